@@ -1,0 +1,349 @@
+"""What an experiment is: one frozen value, read from TOML, checked whole, stored whole with its run.
+
+The environment says where things are, a recipe says what is done. `[peft]` and `[trl]` pass
+through to those libraries (the trainer checks their names, for it has them installed); `[sft]` and `[preference]`
+override `[train]` for one stage. This module does not know files, databases, torch or the clock.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Stage = Literal["sft", "dpo", "kto", "orpo"]
+Table = dict[str, Any]
+
+SLUG = r"[a-z0-9][a-z0-9._-]{0,62}"
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """One thing wrong with a recipe: where, what, and how to put it right."""
+
+    key: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.problem}; {self.fix}"
+
+
+class BadRecipe(ValueError):
+    """The recipe cannot be used; `complaints` lists everything that is wrong with it, not only the first thing."""
+
+    def __init__(self, complaints: list[Complaint]) -> None:
+        super().__init__("\n".join(map(str, complaints)))
+        self.complaints = tuple(complaints)
+
+
+def between(low: float, high: float, default: Any) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def matching(pattern: str, default: str) -> Any:
+    return field(default=default, metadata={"pattern": pattern})
+
+
+# Only plain LoRA can be merged into the served file tensor by tensor.
+# fmt: off
+REFUSED_PEFT = dict.fromkeys(
+    ("auto_mapping", "bias", "inference_mode", "init_lora_weights", "layer_replication", "lora_bias", "modules_to_save",
+     "peft_type", "target_parameters", "task_type", "trainable_token_indices", "use_dora"),
+    "leave it out: only plain LoRA can be merged into the served file",
+)
+# A run must stay resumable, repeatable and silent; and nothing is said in two places.
+REFUSED_TRL = dict.fromkeys(
+    ("assistant_only_loss", "auto_find_batch_size", "bf16", "chat_template_path", "completion_only_loss", "data_seed",
+     "dataset_kwargs", "deepspeed", "disable_tqdm", "eos_token", "eval_strategy", "fp16", "fsdp", "ignore_data_skip",
+     "load_best_model_at_end", "logging_steps", "loss_weights", "max_length", "model_init_kwargs", "optim", "output_dir", "packing", "pad_token",
+     "padding_free", "push_to_hub", "remove_unused_columns", "report_to", "resume_from_checkpoint", "save_only_model",
+     "save_strategy", "sync_ref_model", "train_sampling_strategy", "trust_remote_code", "use_cpu"),
+    "leave it out: the trainer sets it",
+) | {
+    "beta": "set [train] beta",
+    "gradient_accumulation_steps": "set [train] accumulate",
+    "gradient_checkpointing": "set [train] gradient_checkpointing",
+    "learning_rate": "set [train] learning_rate",
+    "lr_scheduler_type": "set [train] scheduler",
+    "max_grad_norm": "set [train] max_grad_norm",
+    "max_steps": "set [train] max_steps",
+    "num_train_epochs": "set [train] epochs",
+    "per_device_train_batch_size": "set [train] batch",
+    "save_steps": "set [train] save_steps",
+    "seed": "set the top-level seed",
+    "warmup_steps": "set [train] warmup_steps",
+    "weight_decay": "set [train] weight_decay",
+}
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Data:
+    """When there is enough feedback to train, what is held out, and what is mixed in."""
+
+    min_ratings: int = between(1, 10**9, 200)
+    min_pairs: int = between(1, 10**9, 100)
+    min_raters: int = between(1, 10**9, 5)
+    held_out_share: float = between(0, 0.5, 0.1)
+    max_prompt_tokens: int = between(16, 2**20, 1024)
+    max_tokens: int = between(32, 2**20, 2048)
+    replay: str | None = None
+    replay_share: float = between(0, 0.9, 0.2)
+    rater_cap_share: float = between(0.01, 1, 0.2)
+
+
+@dataclass(frozen=True)
+class Train:
+    """One stage's optimisation. `beta` and `sft_weight` mean something to preference stages only."""
+
+    epochs: float = between(0.01, 1000, 1.0)
+    max_steps: int | None = between(1, 10**9, None)
+    learning_rate: float = between(1e-9, 1, 1e-4)
+    batch: int = between(1, 4096, 4)
+    accumulate: int = between(1, 4096, 1)
+    warmup_steps: int = between(0, 10**6, 0)
+    scheduler: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: float = between(0, 1, 0.0)
+    max_grad_norm: float = between(0, 1000, 1.0)
+    gradient_checkpointing: bool = False
+    load_in_4bit: Literal["auto", True, False] = "auto"
+    save_steps: int = between(1, 10**6, 50)
+    beta: float = between(1e-4, 10, 0.1)
+    sft_weight: float = between(0, 100, 1.0)
+
+
+@dataclass(frozen=True)
+class System:
+    """The system message trained and served with; `template` is `base` (the base's own) or a served Go template."""
+
+    text: str = matching(r"(?s)\s*\S.*", "You are a helpful assistant.")
+    template: str = matching(r"(?s)base|.*\.Messages.*", "base")
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Serving options, written into the tag. None leaves the server's own default."""
+
+    num_ctx: int = between(128, 2**20, 4096)
+    num_predict: int = between(1, 2**20, 512)
+    temperature: float | None = between(0, 5, None)
+    top_p: float | None = between(0, 1, None)
+    top_k: int | None = between(0, 10**6, None)
+    min_p: float | None = between(0, 1, None)
+    repeat_penalty: float | None = between(0, 5, None)
+    seed: int | None = between(0, 2**31 - 1, None)
+    num_thread: int | None = between(1, 1024, None)
+
+    def options(self) -> Table:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Bars a candidate must clear against the live file, and how much is looked at to decide."""
+
+    min_preference_accuracy: float = between(0, 1, 0.5)
+    min_preference_gain: float = between(-1, 1, 0.0)
+    max_perplexity_ratio: float = between(0.1, 100, 1.2)
+    min_recall: float = between(0, 1, 0.5)
+    max_repetition: float = between(0, 1, 0.1)
+    min_language_match: float = between(0, 1, 0.9)
+    max_length_drift: float = between(1, 100, 2.0)
+    min_stop_share: float = between(0, 1, 0.9)
+    max_control_loss: float = between(0, 1, 0.1)
+    max_pairs: int = between(1, 10**6, 200)
+    max_answers: int = between(1, 10**6, 100)
+    max_generations: int = between(1, 10**6, 50)
+    max_generated_tokens: int = between(8, 2**16, 256)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An experiment, whole. Equal recipes on equal data with equal weights give equal runs."""
+
+    name: str = field(metadata={"pattern": SLUG})
+    method: Literal["auto", "sft", "dpo", "kto", "orpo"] = "auto"
+    seed: int = between(0, 2**31 - 1, 20)
+    lane: str = matching(SLUG, "default")
+    quantisation: Literal["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"] = "Q4_K_M"
+    approval: Literal["approve", "auto"] = "approve"
+    data: Data = field(default_factory=Data)
+    train: Train = field(default_factory=Train)
+    sft: Table = field(default_factory=dict, metadata={"overrides": True})
+    preference: Table = field(default_factory=dict, metadata={"overrides": True})
+    peft: Table = field(default_factory=dict, metadata={"refused": REFUSED_PEFT})
+    trl: Table = field(default_factory=dict, metadata={"refused": REFUSED_TRL})
+    system: System = field(default_factory=System)
+    generate: Generate = field(default_factory=Generate)
+    gate: Gate = field(default_factory=Gate)
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Recipe:
+        """The inverse of `to_dict`; absent keys take their defaults. Raises BadRecipe with every complaint."""
+        if complaints := [*table_complaints(cls, raw, "")]:
+            raise BadRecipe(complaints)
+        recipe: Recipe = build(cls, raw)
+        if complaints := [*contradictions(recipe)]:
+            raise BadRecipe(complaints)
+        return recipe
+
+    def to_dict(self) -> Table:
+        return asdict(self)
+
+    def training(self, stage: Stage) -> Train:
+        """`[train]` with the overrides of the table this stage belongs to."""
+        overrides = self.sft if stage == "sft" else self.preference
+        hints = get_type_hints(Train)
+        return replace(self.train, **{name: typed(hints[name], value) for name, value in overrides.items()})
+
+    def stages(self, *, answers: int, pairs: int, thumbs: int) -> tuple[Stage, ...]:
+        """What is trained in which order, given how many rows of each shape there are.
+
+        A named method is followed to the letter. `auto` teaches right answers first and shifts preferences only on top
+        of them: preference losses on a bare base break its text (measured). Pairs say more than thumbs.
+        """
+        if self.method != "auto":
+            return (self.method,)
+        right: tuple[Stage, ...] = ("sft",) if answers else ()
+        preferred: tuple[Stage, ...] = ("dpo",) if pairs else ("kto",) if thumbs else ()
+        return right + preferred
+
+
+def parse(text: str) -> Recipe:
+    """Raises BadRecipe, also for text that is not TOML."""
+    try:
+        raw = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # RecursionError: tomllib on thousands of nested brackets
+        raise BadRecipe([Complaint("recipe", f"not TOML: {error}", "see recipes/demo.toml for a whole one")]) from error
+    return Recipe.from_dict(raw)
+
+
+def table_complaints(cls: type, raw: object, path: str) -> Iterator[Complaint]:
+    """Everything wrong with a table that should hold the fields of `cls`."""
+    if not isinstance(raw, Mapping):
+        yield Complaint(path, f"is {shown(raw)}, not a table", f"write it as a table: [{path}]")
+        return
+    known = {each.name: each for each in fields(cls)}
+    hints = get_type_hints(cls)
+    for name, value in raw.items():
+        key = f"{path}.{name}" if path else str(name)
+        if name in known:
+            yield from value_complaints(known[name], hints[name], value, key)
+        else:
+            yield Complaint(key, "unknown key", suggestion(str(name), known))
+    for name, each in known.items():
+        if name not in raw and each.default is MISSING and each.default_factory is MISSING:
+            yield Complaint(f"{path}.{name}" if path else name, "missing", "add it")
+
+
+def value_complaints(each: Field[Any], hint: Any, value: object, key: str) -> Iterator[Complaint]:
+    if is_dataclass(hint) and isinstance(hint, type):
+        yield from table_complaints(hint, value, key)
+    elif "overrides" in each.metadata:
+        yield from table_complaints(Train, value, key)
+    elif "refused" in each.metadata:
+        yield from pass_through_complaints(each.metadata["refused"], value, key)
+    elif not of_type(hint, value):
+        yield Complaint(key, f"is {shown(value)}", f"give {wanted(hint)}")
+    elif value is not None:
+        yield from content_complaints(each.metadata, value, key)
+
+
+def pass_through_complaints(refused: Mapping[str, str], value: object, key: str) -> Iterator[Complaint]:
+    if not isinstance(value, Mapping):
+        yield Complaint(key, f"is {shown(value)}, not a table", f"write it as a table: [{key}]")
+        return
+    for name in value:
+        if name in refused:
+            yield Complaint(f"{key}.{name}", "cannot be set here", refused[name])
+    if not is_json(value):
+        yield Complaint(key, "holds something JSON cannot", "use text, finite numbers, true, false, lists and tables")
+
+
+def content_complaints(rules: Mapping[str, Any], value: Any, key: str) -> Iterator[Complaint]:
+    if "low" in rules and not rules["low"] <= value <= rules["high"]:
+        yield Complaint(key, f"is {shown(value)}", f"give a number from {rules['low']:g} to {rules['high']:g}")
+    if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
+        yield Complaint(key, f"is {shown(value)}", f"it must match {rules['pattern']}")
+    if isinstance(value, str) and not is_storable(value):
+        yield Complaint(key, "holds a NUL or half of a character", "delete it: databases refuse it")
+
+
+def contradictions(recipe: Recipe) -> Iterator[Complaint]:
+    """What no single key shows."""
+    data, generate = recipe.data, recipe.generate
+    if data.max_prompt_tokens >= data.max_tokens:
+        yield Complaint(
+            "data.max_prompt_tokens", "leaves no room for an answer", f"keep it below max_tokens ({data.max_tokens})"
+        )
+    if generate.num_predict >= generate.num_ctx:
+        yield Complaint(
+            "generate.num_predict", "leaves no room for a prompt", f"keep it below num_ctx ({generate.num_ctx})"
+        )
+    if data.replay_share > 0 and data.replay == "":
+        yield Complaint("data.replay", "is empty", "name a file or data set, or leave it out")
+
+
+def build(cls: Any, raw: Mapping[str, Any]) -> Any:
+    """`raw` has passed `table_complaints`."""
+    hints = get_type_hints(cls)
+    return cls(**{name: typed(hints[name], value) for name, value in raw.items()})
+
+
+def typed(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint):
+        return build(hint, value)
+    if hint is float or float in get_args(hint):
+        return None if value is None else float(value)
+    return json.loads(json.dumps(value))  # a copy, so that nobody can change a frozen recipe's tables from outside
+
+
+def of_type(hint: Any, value: object) -> bool:
+    """TOML's types are strict, but `1` may stand for `1.0`; `true` is no number."""
+    if get_origin(hint) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
+    if isinstance(hint, UnionType):
+        return any(of_type(each, value) for each in get_args(hint))
+    if hint is float:
+        return type(value) is int or (type(value) is float and math.isfinite(value))
+    return value is None if hint is NoneType else type(value) is hint
+
+
+def wanted(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(json.dumps(choice) for choice in get_args(hint))
+    if isinstance(hint, UnionType):
+        return wanted(next(each for each in get_args(hint) if each is not NoneType))
+    return {str: "text in quotes", int: "a whole number", float: "a finite number", bool: "true or false"}[hint]
+
+
+def suggestion(name: str, known: Mapping[str, object]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(known)}"
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def is_json(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and is_storable(name) and is_json(each) for name, each in value.items())
+    if isinstance(value, list):
+        return all(map(is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return is_storable(value) if isinstance(value, str) else isinstance(value, int | bool | NoneType)
+
+
+def is_storable(text: str) -> bool:
+    """PostgreSQL keeps neither NUL nor lone surrogates."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
