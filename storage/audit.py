@@ -1,0 +1,22 @@
+"""Who did what. Inserted only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage.records import AuditEntry
+from storage.rows import add, every
+from storage.tables import audit
+
+
+def record(session: Session, user_id: int | None, act: str, at: datetime, **params: Any) -> AuditEntry:
+    """`user_id` None: the program itself, or whoever has its terminal."""
+    return add(session, AuditEntry, audit, user_id=user_id, act=act, params=params, at=at)
+
+
+def newest(session: Session, limit: int = 50) -> list[AuditEntry]:
+    return every(session, AuditEntry, select(audit).order_by(audit.c.id.desc()).limit(limit))

@@ -1,0 +1,67 @@
+"""Where people talk, and the conversations in it. Knows nothing of what is said."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage.records import Chat, ChatKind, Conversation
+from storage.rows import add, add_once, first
+from storage.tables import chat, conversation
+
+
+def meet(session: Session, channel: str, external_id: str, kind: ChatKind, title: str, at: datetime) -> Chat:
+    query = select(chat).where(chat.c.channel == channel, chat.c.external_id == external_id)
+    known = first(session, Chat, query)
+    if known is None:
+        added = add_once(
+            session, Chat, chat, channel=channel, external_id=external_id, kind=kind, title=title, created_at=at
+        )
+        known = added or first(session, Chat, query)
+        assert known is not None
+    return known
+
+
+def get(session: Session, chat_id: int) -> Chat:
+    """Raises LookupError."""
+    found = first(session, Chat, select(chat).where(chat.c.id == chat_id))
+    if found is None:
+        raise LookupError(f"chat {chat_id} is unknown")
+    return found
+
+
+def set_system(session: Session, chat_id: int, system: str | None) -> None:
+    session.execute(sql_update(chat).where(chat.c.id == chat_id).values(system=system))
+
+
+def set_locale(session: Session, chat_id: int, locale: str | None) -> None:
+    session.execute(sql_update(chat).where(chat.c.id == chat_id).values(locale=locale))
+
+
+def current(session: Session, chat_id: int, thread: str, user_id: int, at: datetime) -> Conversation:
+    """The newest conversation of that user in that thread, begun if there is none."""
+    newest = first(
+        session,
+        Conversation,
+        select(conversation)
+        .where(conversation.c.chat_id == chat_id, conversation.c.thread == thread, conversation.c.user_id == user_id)
+        .order_by(conversation.c.id.desc())
+        .limit(1),
+    )
+    return newest or begin(session, chat_id, thread, user_id, at)
+
+
+def begin(session: Session, chat_id: int, thread: str, user_id: int, at: datetime) -> Conversation:
+    """What /new does: what came before is kept, and no longer shown to the release."""
+    return add(session, Conversation, conversation, chat_id=chat_id, thread=thread, user_id=user_id, started_at=at)
+
+
+def conversation_of(session: Session, conversation_id: int) -> Conversation:
+    """Raises LookupError."""
+    found = first(session, Conversation, select(conversation).where(conversation.c.id == conversation_id))
+    if found is None:
+        raise LookupError(f"conversation {conversation_id} is unknown")
+    return found

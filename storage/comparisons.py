@@ -1,0 +1,46 @@
+"""Which of two answers to one message was picked, and in which order they were shown. Inserted only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from storage.records import Comparison, Pick
+from storage.rows import add as add_row
+from storage.rows import every
+from storage.tables import comparison
+
+
+def add(
+    session: Session, message_id: int, left_answer_id: int, right_answer_id: int, user_id: int, pick: Pick, at: datetime
+) -> Comparison:
+    values = {"message_id": message_id, "left_answer_id": left_answer_id, "right_answer_id": right_answer_id}
+    return add_row(session, Comparison, comparison, **values, user_id=user_id, pick=pick, picked_at=at)
+
+
+def counting(
+    session: Session, *, after: int = 0, up_to: int | None = None, conversation_message_ids: list[int] | None = None
+) -> list[Comparison]:
+    """By id: the newest of each rater on each pair, whichever side each answer was shown on."""
+    low, high = comparison.c.left_answer_id, comparison.c.right_answer_id
+    pair = (
+        (func.min(low, high), func.max(low, high))
+        if session.get_bind().dialect.name == "sqlite"
+        else (
+            func.least(low, high),
+            func.greatest(low, high),
+        )
+    )
+    latest = select(func.max(comparison.c.id)).group_by(comparison.c.user_id, *pair)
+    if up_to is not None:
+        latest = latest.where(comparison.c.id <= up_to)
+    query = select(comparison).where(comparison.c.id.in_(latest), comparison.c.id > after).order_by(comparison.c.id)
+    if conversation_message_ids is not None:
+        query = query.where(comparison.c.message_id.in_(conversation_message_ids))
+    return every(session, Comparison, query)
+
+
+def watermark(session: Session) -> int:
+    return int(session.execute(select(func.coalesce(func.max(comparison.c.id), 0))).scalar_one())

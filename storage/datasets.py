@@ -1,0 +1,75 @@
+"""Data sets that runs were trained on, and which ratings and comparisons are in them. Inserted only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.orm import Session
+
+from storage.records import Dataset, Lineage
+from storage.rows import add as add_row
+from storage.rows import every, first
+from storage.tables import dataset, dataset_example
+
+
+def add(
+    session: Session,
+    run_id: int | None,
+    method: str,
+    watermarks: tuple[int, int],
+    counts: Mapping[str, Any],
+    filters: Mapping[str, Any],
+    sha256: str,
+    path: str,
+    lineage: Iterable[Lineage],
+    at: datetime,
+) -> Dataset:
+    """`watermarks` are the newest rating and comparison that were looked at."""
+    known = first(session, Dataset, select(dataset).where(dataset.c.run_id == run_id, dataset.c.sha256 == sha256))
+    if known is not None:
+        return known
+    added = add_row(
+        session,
+        Dataset,
+        dataset,
+        run_id=run_id,
+        method=method,
+        rating_watermark=watermarks[0],
+        comparison_watermark=watermarks[1],
+        counts=dict(counts),
+        filters=dict(filters),
+        sha256=sha256,
+        path=path,
+        created_at=at,
+    )
+    rows = [
+        {
+            "dataset_id": added.id,
+            "example": line.example,
+            "split": line.split,
+            "rating_id": line.rating_id,
+            "comparison_id": line.comparison_id,
+        }
+        for line in lineage
+    ]
+    if rows:
+        session.execute(insert(dataset_example), rows)
+    return added
+
+
+def of_run(session: Session, run_id: int) -> Dataset | None:
+    return first(
+        session, Dataset, select(dataset).where(dataset.c.run_id == run_id).order_by(dataset.c.id.desc()).limit(1)
+    )
+
+
+def newest(session: Session, limit: int = 20) -> list[Dataset]:
+    return every(session, Dataset, select(dataset).order_by(dataset.c.id.desc()).limit(limit))
+
+
+def lineage(session: Session, dataset_id: int) -> list[Lineage]:
+    query = select(dataset_example).where(dataset_example.c.dataset_id == dataset_id).order_by(dataset_example.c.id)
+    return every(session, Lineage, query)

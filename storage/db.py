@@ -1,0 +1,111 @@
+"""The doors to the database: `read`, `write` and their awaitable twins. Knows nothing of the nouns.
+
+SQLite and PostgreSQL behave alike here: a read sees one snapshot from its first statement to its last, a write
+holds the right to write from its first statement (`BEGIN IMMEDIATE` on SQLite: BEGIN, read, then write can fail at
+once after another's commit, whatever the busy timeout). Nothing slow belongs inside either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+POOL_SIZE = 8
+BUSY_TIMEOUT_SECONDS = 30
+
+
+class BadDatabaseUrl(ValueError):
+    """The DATABASE_URL names no database that Huigan can use."""
+
+
+class Database:
+    """One database, its connection pool, and as many threads as connections for async callers."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="database")
+
+    def read(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `fn(session, …)` on one consistent snapshot; whatever it writes is rolled back."""
+        with self._session(writes=False) as session:
+            return fn(session, *args, **kwargs)
+
+    def write(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `fn(session, …)` in a transaction of its own: committed when it returns, undone when it raises."""
+        with self._session(writes=True) as session:
+            result = fn(session, *args, **kwargs)
+            session.commit()
+            return result
+
+    async def aread(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._in_thread(lambda: self.read(fn, *args, **kwargs))
+
+    async def awrite(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Like `write`. Shielded: once begun it commits, also when the caller is cancelled meanwhile."""
+        return await self._in_thread(lambda: self.write(fn, *args, **kwargs))
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, call))
+
+    @contextlib.contextmanager
+    def _session(self, *, writes: bool) -> Iterator[Session]:
+        with self.engine.connect() as connection:
+            connection = connection.execution_options(huigan_writes=writes)
+            if not writes and connection.dialect.name == "postgresql":
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+            with Session(bind=connection, autoflush=False) as session:
+                yield session
+
+    def close(self) -> None:
+        """Wait for what is under way, then let go of every connection."""
+        self._threads.shutdown(wait=True)
+        self.engine.dispose()
+
+
+def connect(url: str) -> Database:
+    """Open the database at `url`: `sqlite:///PATH` or `postgresql+psycopg://…` (plain `postgresql://` will do).
+
+    Raises BadDatabaseUrl. Creates the folder of a SQLite file, not its tables: see `storage.migrations.upgrade`.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise BadDatabaseUrl(
+            "DATABASE_URL is no URL: write sqlite:///path/to/file or postgresql://user:password@host/name"
+        ) from error
+    if parsed.drivername in {"postgresql", "postgres"}:
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername == "postgresql+psycopg":
+        engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True)
+        return Database(engine)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+        raise BadDatabaseUrl(f"DATABASE_URL names {parsed.drivername}: use a SQLite file (sqlite:///…) or PostgreSQL")
+    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    # isolation_level None: the driver leaves BEGIN to us.
+    options = {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False, "isolation_level": None}
+    engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, connect_args=options)
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return Database(engine)
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    # FULL: a rating that was confirmed survives a power cut, not only a kill.
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("huigan_writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -1,0 +1,59 @@
+"""What users said. Inserted only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage.records import Message
+from storage.rows import add_once, every, first
+from storage.tables import message
+
+
+def add(
+    session: Session,
+    conversation_id: int,
+    user_id: int,
+    text: str,
+    source: str,
+    at: datetime,
+    parent_answer_id: int | None = None,
+) -> Message | None:
+    """None if a message from that source is there already: an update that is replayed says nothing new."""
+    return add_once(
+        session,
+        Message,
+        message,
+        conversation_id=conversation_id,
+        user_id=user_id,
+        text=text,
+        source=source,
+        parent_answer_id=parent_answer_id,
+        sent_at=at,
+    )
+
+
+def get(session: Session, message_id: int) -> Message:
+    """Raises LookupError."""
+    found = first(session, Message, select(message).where(message.c.id == message_id))
+    if found is None:
+        raise LookupError(f"message {message_id} is unknown")
+    return found
+
+
+def by_source(session: Session, source: str) -> Message | None:
+    return first(session, Message, select(message).where(message.c.source == source))
+
+
+def of_conversation(session: Session, conversation_id: int, *, up_to: int | None = None) -> list[Message]:
+    """Oldest first, with `up_to` none newer than that message."""
+    query = select(message).where(message.c.conversation_id == conversation_id).order_by(message.c.id)
+    return every(session, Message, query if up_to is None else query.where(message.c.id <= up_to))
+
+
+def many(session: Session, message_ids: Iterable[int]) -> dict[int, Message]:
+    query = select(message).where(message.c.id.in_(sorted(set(message_ids))))
+    return {found.id: found for found in every(session, Message, query)}

@@ -1,0 +1,75 @@
+"""What raters said of answers. Inserted only; of one rater on one answer the newest row counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import Select, func, select
+from sqlalchemy.orm import Session
+
+from storage.records import Rating, Reason, Thumb
+from storage.rows import add as add_row
+from storage.rows import every, first
+from storage.tables import rating
+
+
+def add(
+    session: Session,
+    answer_id: int,
+    user_id: int,
+    thumb: Thumb,
+    at: datetime,
+    *,
+    reason: Reason | None = None,
+    correction: str | None = None,
+) -> Rating:
+    values = {
+        "answer_id": answer_id,
+        "user_id": user_id,
+        "thumb": thumb,
+        "reason": reason,
+        "correction": correction,
+        "rated_at": at,
+    }
+    return add_row(session, Rating, rating, **values)
+
+
+def newest(session: Session, answer_id: int, user_id: int) -> Rating | None:
+    """What that rater says of that answer now; a withdrawn rating is returned as such."""
+    query = select(rating).where(rating.c.answer_id == answer_id, rating.c.user_id == user_id)
+    return first(session, Rating, query.order_by(rating.c.id.desc()).limit(1))
+
+
+def counting(
+    session: Session, *, after: int = 0, up_to: int | None = None, answer_ids: Iterable[int] | None = None
+) -> list[Rating]:
+    """The ratings that count, by id: the newest of each rater on each answer, unless it is withdrawn.
+
+    `up_to` is a watermark: later rows are as if they had not been written. `after` keeps those with a greater id.
+    """
+    latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
+    if up_to is not None:
+        latest = latest.where(rating.c.id <= up_to)
+    query: Select[tuple[object, ...]] = select(rating).where(rating.c.id.in_(latest), rating.c.id > after)
+    if answer_ids is not None:
+        query = query.where(rating.c.answer_id.in_(sorted(set(answer_ids))))
+    return every(session, Rating, query.where(rating.c.thumb != Thumb.WITHDRAWN).order_by(rating.c.id))
+
+
+def watermark(session: Session) -> int:
+    """The id of the newest rating, 0 if there is none."""
+    return int(session.execute(select(func.coalesce(func.max(rating.c.id), 0))).scalar_one())
+
+
+def get(session: Session, rating_id: int) -> Rating:
+    """Raises LookupError."""
+    found = first(session, Rating, select(rating).where(rating.c.id == rating_id))
+    if found is None:
+        raise LookupError(f"rating {rating_id} is unknown")
+    return found
+
+
+def raters(session: Session, *, after: int = 0) -> int:
+    """How many people rated since."""
+    return session.execute(select(func.count(func.distinct(rating.c.user_id))).where(rating.c.id > after)).scalar_one()

@@ -1,0 +1,41 @@
+"""Releases: an artefact under an immutable tag that was seen to answer. Inserted only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from storage.records import Release
+from storage.rows import add_once, every, first
+from storage.tables import release
+
+
+def add(session: Session, tag: str, artefact_id: int, at: datetime) -> Release:
+    """The release of that tag: a second call with the same tag returns the first one's."""
+    added = add_once(session, Release, release, tag=tag, artefact_id=artefact_id, created_at=at)
+    known = added or by_tag(session, tag)
+    assert known is not None
+    return known
+
+
+def get(session: Session, number: int) -> Release:
+    """Raises LookupError."""
+    found = first(session, Release, select(release).where(release.c.id == number))
+    if found is None:
+        raise LookupError(f"release {number} is unknown")
+    return found
+
+
+def by_tag(session: Session, tag: str) -> Release | None:
+    return first(session, Release, select(release).where(release.c.tag == tag))
+
+
+def of_artefact(session: Session, artefact_id: int) -> Release | None:
+    return first(session, Release, select(release).where(release.c.artefact_id == artefact_id))
+
+
+def newest(session: Session, limit: int = 50) -> list[Release]:
+    """Newest first."""
+    return every(session, Release, select(release).order_by(release.c.id.desc()).limit(limit))

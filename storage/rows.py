@@ -1,0 +1,41 @@
+"""From rows to records: the one place that knows both. Knows no noun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from sqlalchemy import Executable, Row, Table, insert
+from sqlalchemy.orm import Session
+
+R = TypeVar("R")
+
+
+def as_record(kind: type[R], row: Row[Any]) -> R:
+    """Columns that the record does not have (a key for uniqueness, say) are left out."""
+    fields: Mapping[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return kind(**{name: value for name, value in row._mapping.items() if name in fields})
+
+
+def first(session: Session, kind: type[R], query: Executable) -> R | None:
+    row = session.execute(query).first()
+    return None if row is None else as_record(kind, row)
+
+
+def every(session: Session, kind: type[R], query: Executable) -> list[R]:
+    return [as_record(kind, row) for row in session.execute(query)]
+
+
+def add(session: Session, kind: type[R], table: Table, /, **values: Any) -> R:
+    """Insert one row and return it as the database kept it."""
+    return as_record(kind, session.execute(insert(table).values(**values).returning(table)).one())
+
+
+def add_once(session: Session, kind: type[R], table: Table, /, **values: Any) -> R | None:
+    """Insert one row, or nothing (None) where a unique constraint already holds one like it."""
+    if session.get_bind().dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as upsert
+    else:
+        from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
+    row = session.execute(upsert(table).values(**values).on_conflict_do_nothing().returning(table)).first()
+    return None if row is None else as_record(kind, row)

@@ -1,0 +1,216 @@
+"""Runs and their moves. Every move is a compare-and-swap that names the state and attempt it leaves.
+
+A worker that was thought lost and comes back finds that its attempt is over: its moves, beats and stages return
+False or None and change nothing. Each move writes its event in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage.records import MAX_ATTEMPTS, RUN_MOVES, Run, RunEvent, RunState
+from storage.rows import add, add_once, every, first
+from storage.tables import run, run_event
+
+ENDED = frozenset(RunState) - {RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPROVAL}
+
+
+def enqueue(
+    session: Session,
+    lane: str,
+    recipe: Mapping[str, Any],
+    why: str,
+    at: datetime,
+    *,
+    by_user_id: int | None = None,
+    dataset_only: bool = False,
+) -> Run | None:
+    """None if one waits in that lane already: it will see the newest ratings anyway."""
+    added = add_once(
+        session,
+        Run,
+        run,
+        lane=lane,
+        state=RunState.QUEUED,
+        progress={},
+        attempt=0,
+        recipe=dict(recipe),
+        dataset_only=dataset_only,
+        why=why,
+        by_user_id=by_user_id,
+        queued_at=at,
+    )
+    if added is not None:
+        _record(session, added, None, {"why": why}, at)
+    return added
+
+
+def claim(session: Session, worker: str, at: datetime) -> Run | None:
+    """Take the oldest queued run whose lane is free. Its attempt goes up by one."""
+    busy = select(run.c.lane).where(run.c.state == RunState.RUNNING)
+    waiting = first(
+        session,
+        Run,
+        select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(busy)).order_by(run.c.id).limit(1),
+    )
+    if waiting is None:
+        return None
+    return move(
+        session,
+        waiting.id,
+        waiting.attempt,
+        RunState.QUEUED,
+        RunState.RUNNING,
+        at,
+        attempt=waiting.attempt + 1,
+        worker=worker,
+        beat_at=at,
+        started_at=waiting.started_at or at,
+        detail={"worker": worker},
+    )
+
+
+def move(
+    session: Session,
+    run_id: int,
+    attempt: int,
+    before: RunState,
+    after: RunState,
+    at: datetime,
+    /,
+    detail: Mapping[str, Any] | None = None,
+    **values: Any,
+) -> Run | None:
+    """Move a run from `before` to `after`. None if it is not there any more, or this attempt is over.
+
+    Raises ValueError for a move that no run makes.
+    """
+    if (before, after) not in RUN_MOVES:
+        raise ValueError(f"no run moves from {before} to {after}")
+    if after in ENDED:
+        values["ended_at"] = at
+    moved = first(
+        session,
+        Run,
+        sql_update(run)
+        .where(run.c.id == run_id, run.c.state == before, run.c.attempt == attempt)
+        .values(state=after, **values)
+        .returning(run),
+    )
+    if moved is not None:
+        _record(session, moved, before, detail or {}, at)
+    return moved
+
+
+def beat(session: Session, run_id: int, attempt: int, at: datetime) -> Run | None:
+    """Say that the worker lives. None if the run is not this attempt's any more: stop at once."""
+    return _touch(session, run_id, attempt, beat_at=at)
+
+
+def report(
+    session: Session, run_id: int, attempt: int, stage: str, progress: Mapping[str, Any], at: datetime
+) -> Run | None:
+    """Where the run is, for people. None as for `beat`."""
+    return _touch(session, run_id, attempt, stage=stage, progress=dict(progress), beat_at=at)
+
+
+def ask_cancel(session: Session, run_id: int, at: datetime) -> Run | None:
+    """A queued run is cancelled at once; a running one is asked to stop. None if it is neither."""
+    known = get(session, run_id)
+    if known.state is RunState.QUEUED:
+        return move(session, run_id, known.attempt, RunState.QUEUED, RunState.CANCELLED, at)
+    return first(
+        session,
+        Run,
+        sql_update(run)
+        .where(run.c.id == run_id, run.c.state == RunState.RUNNING)
+        .values(cancel_asked_at=at)
+        .returning(run),
+    )
+
+
+def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
+    """Put back what lost its worker, fail what lost it too often, cancel what was to be cancelled."""
+    lost = every(
+        session,
+        Run,
+        select(run).where(run.c.state == RunState.RUNNING, run.c.beat_at < beaten_before).order_by(run.c.id),
+    )
+    moved = (release_worker(session, each, at) for each in lost)
+    return [each for each in moved if each is not None]
+
+
+def release_worker(session: Session, lost: Run, at: datetime) -> Run | None:
+    """What becomes of a running run whose worker is gone.
+
+    Where another run of the lane is queued meanwhile, that one stands in for it: one queued run a lane.
+    """
+    after, error = RunState.QUEUED, None
+    if lost.cancel_asked_at is not None:
+        after = RunState.CANCELLED
+    elif lost.attempt >= MAX_ATTEMPTS:
+        after, error = RunState.FAILED, {"code": "worker_lost", "attempts": lost.attempt}
+    elif _queued(session, lost.lane) is not None:
+        after, error = RunState.CANCELLED, {"code": "replaced_by_queued"}
+    return move(
+        session,
+        lost.id,
+        lost.attempt,
+        RunState.RUNNING,
+        after,
+        at,
+        worker=None,
+        error=error,
+        detail={"lost": lost.worker},
+    )
+
+
+def get(session: Session, run_id: int) -> Run:
+    """Raises LookupError."""
+    found = first(session, Run, select(run).where(run.c.id == run_id))
+    if found is None:
+        raise LookupError(f"run {run_id} is unknown")
+    return found
+
+
+def newest(session: Session, limit: int = 20, *, states: frozenset[RunState] | None = None) -> list[Run]:
+    """Newest first."""
+    query = select(run).order_by(run.c.id.desc()).limit(limit)
+    return every(session, Run, query if states is None else query.where(run.c.state.in_(sorted(states))))
+
+
+def events(session: Session, run_id: int) -> list[RunEvent]:
+    return every(session, RunEvent, select(run_event).where(run_event.c.run_id == run_id).order_by(run_event.c.id))
+
+
+def _queued(session: Session, lane: str) -> Run | None:
+    return first(session, Run, select(run).where(run.c.lane == lane, run.c.state == RunState.QUEUED))
+
+
+def _touch(session: Session, run_id: int, attempt: int, **values: Any) -> Run | None:
+    return first(
+        session,
+        Run,
+        sql_update(run)
+        .where(run.c.id == run_id, run.c.attempt == attempt, run.c.state == RunState.RUNNING)
+        .values(**values)
+        .returning(run),
+    )
+
+
+def _record(session: Session, moved: Run, before: RunState | None, detail: Mapping[str, Any], at: datetime) -> None:
+    values = {
+        "run_id": moved.id,
+        "attempt": moved.attempt,
+        "before": before,
+        "after": moved.state,
+        "detail": dict(detail),
+        "at": at,
+    }
+    add(session, RunEvent, run_event, **values)

@@ -1,0 +1,22 @@
+"""What an admin set, which beats the environment."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from storage.records import Setting
+from storage.rows import add, first
+from storage.tables import setting
+
+
+def get(session: Session, key: str) -> Setting | None:
+    return first(session, Setting, select(setting).where(setting.c.key == key))
+
+
+def put(session: Session, key: str, value: Any, by_user_id: int | None, at: datetime) -> Setting:
+    session.execute(delete(setting).where(setting.c.key == key))
+    return add(session, Setting, setting, key=key, value=value, by_user_id=by_user_id, set_at=at)

@@ -1,0 +1,103 @@
+"""An answer in the making: waiting, open, closed. Each move names the state it leaves, so it happens once.
+
+Knows nothing of how an answer is made. That one conversation has one open turn is the database's own rule.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import exists, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage.records import Ended, Turn, TurnState
+from storage.rows import add, every, first
+from storage.tables import turn
+
+
+def wait(
+    session: Session, conversation_id: int, message_id: int, user_id: int, at: datetime, *, again: bool = False
+) -> Turn:
+    return add(
+        session,
+        Turn,
+        turn,
+        conversation_id=conversation_id,
+        message_id=message_id,
+        user_id=user_id,
+        state=TurnState.WAITING,
+        again=again,
+        text="",
+        asked_at=at,
+    )
+
+
+def open_next(session: Session, turn_id: int, worker: str, at: datetime) -> Turn | None:
+    """Open a waiting turn. None if it waits no longer, or an older one of its conversation is not closed yet."""
+    other = turn.alias()
+    blocked = exists().where(
+        other.c.conversation_id == turn.c.conversation_id, other.c.state != TurnState.CLOSED, other.c.id < turn.c.id
+    )
+    return first(
+        session,
+        Turn,
+        sql_update(turn)
+        .where(turn.c.id == turn_id, turn.c.state == TurnState.WAITING, ~blocked)
+        .values(state=TurnState.OPEN, worker=worker, opened_at=at, beat_at=at)
+        .returning(turn),
+    )
+
+
+def checkpoint(session: Session, turn_id: int, worker: str, text: str, tag: str | None, at: datetime) -> bool:
+    """Keep what was shown so far, and beat. False if the turn is no longer this worker's."""
+    changed = session.execute(
+        sql_update(turn)
+        .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, turn.c.worker == worker)
+        .values(text=text, tag=tag, beat_at=at)
+        .returning(turn.c.id)
+    )
+    return changed.first() is not None
+
+
+def close(
+    session: Session, turn_id: int, ended: Ended, at: datetime, *, text: str | None = None, error: str | None = None
+) -> Turn | None:
+    """Close a turn that is waiting or open. None if it is closed already: it closes once."""
+    values: dict[str, object] = {"state": TurnState.CLOSED, "ended": ended, "error": error, "closed_at": at}
+    if text is not None:
+        values["text"] = text
+    return first(
+        session,
+        Turn,
+        sql_update(turn).where(turn.c.id == turn_id, turn.c.state != TurnState.CLOSED).values(**values).returning(turn),
+    )
+
+
+def get(session: Session, turn_id: int) -> Turn:
+    """Raises LookupError."""
+    found = first(session, Turn, select(turn).where(turn.c.id == turn_id))
+    if found is None:
+        raise LookupError(f"turn {turn_id} is unknown")
+    return found
+
+
+def unclosed(session: Session, conversation_id: int | None = None) -> list[Turn]:
+    """Oldest first."""
+    query = select(turn).where(turn.c.state != TurnState.CLOSED).order_by(turn.c.id)
+    return every(
+        session, Turn, query if conversation_id is None else query.where(turn.c.conversation_id == conversation_id)
+    )
+
+
+def abandoned(session: Session, beaten_before: datetime) -> list[Turn]:
+    """Open turns whose worker has not beaten since: it was killed."""
+    return every(
+        session,
+        Turn,
+        select(turn).where(turn.c.state == TurnState.OPEN, turn.c.beat_at < beaten_before).order_by(turn.c.id),
+    )
+
+
+def of_message(session: Session, message_id: int) -> list[Turn]:
+    return every(session, Turn, select(turn).where(turn.c.message_id == message_id).order_by(turn.c.id))

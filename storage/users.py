@@ -1,0 +1,82 @@
+"""Who talks, rates and decides: their role, language and consent. Knows nothing of what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage.records import ADMIN_ROLES, Role, User
+from storage.rows import add_once, every, first
+from storage.tables import user
+
+
+def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
+    """The user of that name in that channel, added at the first meeting; their name is kept up to date."""
+    known = find(session, channel, external_id)
+    if known is None:
+        added = add_once(
+            session,
+            User,
+            user,
+            channel=channel,
+            external_id=external_id,
+            name=name,
+            role=Role.USER,
+            locale=locale,
+            created_at=at,
+        )
+        known = added or find(session, channel, external_id)
+        assert known is not None
+    if name and known.name != name:
+        return _set(session, known.id, name=name)
+    return known
+
+
+def find(session: Session, channel: str, external_id: str) -> User | None:
+    return first(session, User, select(user).where(user.c.channel == channel, user.c.external_id == external_id))
+
+
+def get(session: Session, user_id: int) -> User:
+    """Raises LookupError."""
+    found = first(session, User, select(user).where(user.c.id == user_id))
+    if found is None:
+        raise LookupError(f"user {user_id} is unknown")
+    return found
+
+
+def admins(session: Session) -> list[User]:
+    return every(session, User, select(user).where(user.c.role.in_(sorted(ADMIN_ROLES))).order_by(user.c.id))
+
+
+def set_role(session: Session, user_id: int, role: Role) -> User:
+    return _set(session, user_id, role=role)
+
+
+def set_locale(session: Session, user_id: int, locale: str | None) -> User:
+    return _set(session, user_id, locale=locale)
+
+
+def consent(session: Session, user_id: int, at: datetime) -> User:
+    """Their ratings and texts may be learnt from, from now on."""
+    return _set(session, user_id, consented_at=at, declined_at=None)
+
+
+def decline(session: Session, user_id: int, at: datetime) -> User:
+    return _set(session, user_id, consented_at=None, declined_at=at)
+
+
+def appoint(session: Session, channel: str, external_ids: Iterable[str], at: datetime) -> list[User]:
+    """Make sure that these are owners, known or not: what HUIGAN_ADMINS names."""
+    people = [meet(session, channel, external_id, "", None, at) for external_id in external_ids]
+    return [person if person.role is Role.OWNER else set_role(session, person.id, Role.OWNER) for person in people]
+
+
+def _set(session: Session, user_id: int, **values: object) -> User:
+    changed = first(session, User, sql_update(user).where(user.c.id == user_id).values(**values).returning(user))
+    if changed is None:
+        raise LookupError(f"user {user_id} is unknown")
+    return changed
