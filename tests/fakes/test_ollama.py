@@ -58,9 +58,6 @@ def test_a_created_tag_is_listed_shown_loaded_copied_and_deleted(
     shown = client.show("smol:v1")
     assert shown.template == CHATML
     assert (shown.parameters or "").split() == ["num_ctx", "1024", "stop", '"<|im_end|>"']
-        CHATML,
-        'num_ctx                        1024\nstop                           "<|im_end|>"',
-    )
     assert client.generate("smol:v1").done_reason == "load"
     assert [each.model for each in client.ps().models] == ["smol:v1"]
     client.copy("smol:v1", "smol")
