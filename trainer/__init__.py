@@ -1,0 +1,13 @@
+"""The trainer: a torch-free supervisor claims runs and starts a child for each, which trains, merges, scores, gates."""
+
+from __future__ import annotations
+
+# A child's environment must say these before it starts: the libraries read them when they are loaded.
+CHILD_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads beside any busy process: no progress at all
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+}

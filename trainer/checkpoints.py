@@ -1,0 +1,78 @@
+"""What a training leaves on disk, so that it can be killed at any instant and gone on from. Knows no torch.
+
+A folder belongs to one piece of work, named by a fingerprint: whatever another left there is deleted, never mixed in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from storage.recipe import Recipe, Stage
+from trainer.tokens import Row
+
+MARK = "whole"  # the name of the file that is written last into a checkpoint
+
+
+def fingerprint(weights_dir: Path, rows: Sequence[Row], recipe: Recipe, stage: Stage, adapter: Path | None) -> str:
+    """Equal for equal work. Weights count by their config: a folder of weights never changes under its name."""
+    digest = hashlib.sha256((weights_dir / "config.json").read_bytes())
+    digest.update(json.dumps([stage, recipe.to_dict(), list(rows)], sort_keys=True).encode())
+    if adapter is not None:
+        digest.update((adapter / "adapter_model.safetensors").read_bytes())
+    return digest.hexdigest()
+
+
+def prepare_folder(out_dir: Path, key: str, *, keep: bool) -> None:
+    started = out_dir / "started.json"
+    if not (keep and started.is_file() and started.read_text() == key):
+        for name in ("checkpoints", "adapter"):
+            shutil.rmtree(out_dir / name, ignore_errors=True)
+        for name in ("curves.jsonl", "trained.json"):
+            (out_dir / name).unlink(missing_ok=True)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    started.write_text(key)
+
+
+def finished(out_dir: Path, key: str) -> dict[str, Any] | None:
+    """What `record` kept for this very work."""
+    path = out_dir / "trained.json"
+    kept = json.loads(path.read_text()) if path.is_file() else {}
+    return kept["result"] if kept.get("key") == key else None
+
+
+def record(out_dir: Path, key: str, result: dict[str, Any]) -> None:
+    part = out_dir / "trained.json.part"
+    part.write_text(json.dumps({"key": key, "result": result}, indent=1))
+    part.replace(out_dir / "trained.json")
+
+
+def last_whole(checkpoints: Path) -> Path | None:
+    """The newest that was written to its end; the halves that a kill left are deleted, lest they be counted as kept."""
+    whole = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        if (folder / MARK).is_file():
+            whole.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(whole, key=step_of, default=None)
+
+
+def mark_whole(checkpoint: Path) -> None:
+    (checkpoint / MARK).touch()
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def keep_curves(path: Path, steps: int) -> None:
+    """Drops the points after the checkpoint that training goes on from, and the half line a kill may have left."""
+    if not path.is_file():
+        return
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= steps))

@@ -1,0 +1,186 @@
+"""A folder as it is, a GGUF file, a Hugging Face or a ModelScope name → a local folder of 16-bit HF weights.
+
+Only safetensors are taken, never pickles, and no code of a repository is run. What is fetched or converted is kept
+under a data folder and done once. This module does not know recipes, runs or training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[str, int, int], None]
+
+HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
+WANTED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+UNWANTED_FILES = ["original/*", "onnx/*", "*.msgpack", "*.bin", "*.pt", "*.pth", "*.pkl"]
+MIRRORS = (
+    "check the network, set HF_ENDPOINT to a mirror (for example https://hf-mirror.com), "
+    "name a ModelScope copy as modelscope:OWNER/NAME, or give a folder you downloaded yourself"
+)
+
+
+class WeightsUnavailable(Exception):
+    """The 16-bit weights cannot be had; the message says what failed and what to do next."""
+
+
+def silent(_what: str, _done: int, _total: int) -> None:
+    """Progress for callers that show none."""
+
+
+def local_weights(source: str, data_dir: Path, *, endpoint: str | None = None, progress: Progress = silent) -> Path:
+    """A local HF folder (config, tokenizer, safetensors) for `source`; fetched or converted on the first call only.
+
+    `source` is a folder, a .gguf file, `OWNER/NAME[@REVISION]` on the Hugging Face hub at `endpoint`, or
+    `modelscope:OWNER/NAME[@REVISION]`. `progress` is called with (what, bytes done, bytes total).
+    Raises WeightsUnavailable.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return checked(path)
+    if path.suffix == ".gguf":
+        return from_gguf(path, data_dir, progress)
+    scheme, _, rest = source.rpartition(":")
+    if (match := HUB_NAME.fullmatch(rest)) and scheme in ("", "modelscope"):
+        return from_hub(match["name"], match["revision"], scheme, data_dir, endpoint, progress)
+    raise WeightsUnavailable(
+        f"no weights at {source!r}: give an HF folder, a .gguf file, OWNER/NAME or modelscope:OWNER/NAME"
+    )
+
+
+def checked(folder: Path) -> Path:
+    """`folder`, if it holds all that training needs."""
+    if not (folder / "config.json").is_file():
+        raise WeightsUnavailable(
+            f"{folder} has no config.json: point at the folder that holds config.json and the safetensors"
+        )
+    if not (folder / "tokenizer.json").is_file() and not (folder / "tokenizer.model").is_file():
+        raise WeightsUnavailable(
+            f"{folder} has no tokenizer.json or tokenizer.model: copy the base's own tokenizer files there"
+        )
+    if missing := missing_shards(folder):
+        raise WeightsUnavailable(
+            f"{folder} lacks {', '.join(missing[:3])}: fetch the weights again, as safetensors (pickles are refused)"
+        )
+    return folder
+
+
+def missing_shards(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
+    try:
+        shards = set(json.loads(index.read_bytes())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        raise WeightsUnavailable(f"{index} is damaged: fetch the weights again") from error
+    return sorted(shard for shard in shards if not (folder / shard).is_file())
+
+
+def from_gguf(gguf: Path, data_dir: Path, progress: Progress) -> Path:
+    """De-quantises `gguf` to float16, once: the folder is named by the file's digest and appears when it is whole."""
+    if not gguf.is_file():
+        raise WeightsUnavailable(f"no file at {gguf}: check the path")
+    folder = data_dir / "from-gguf" / sha256(gguf, progress)
+    if not folder.is_dir():
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        convert(gguf, part)
+        part.rename(folder)
+    return checked(folder)
+
+
+def convert(gguf: Path, folder: Path) -> None:
+    from torch import float16
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=float16)
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    except Exception as error:  # transformers raises whatever its parser trips over
+        raise WeightsUnavailable(
+            f"transformers cannot read {gguf} ({error}): give the HF folder it was made from"
+        ) from error
+    # transformers 5 still takes the loaded model for a quantised one, and refuses to save it as plain weights.
+    model.hf_quantizer = None
+    model.is_quantized = False
+    del model.config.quantization_config
+    folder.mkdir(parents=True)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def sha256(path: Path, progress: Progress) -> str:
+    digest, done, total = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+            done += len(chunk)
+            progress("checksum", done, total)
+    return digest.hexdigest()
+
+
+def from_hub(
+    name: str, revision: str | None, scheme: str, data_dir: Path, endpoint: str | None, progress: Progress
+) -> Path:
+    """Resumes what a killed fetch left; `.fetched`, written last, says that nothing is missing."""
+    folder = data_dir / (scheme or "hub") / "--".join([*name.split("/"), *(revision or "main").split("/")])
+    if not (folder / ".fetched").is_file():
+        fetch = from_modelscope if scheme else from_hugging_face
+        try:
+            fetch(name, revision, folder, endpoint, progress)
+        except Exception as error:  # the clients raise errors of three HTTP libraries, and their own
+            raise WeightsUnavailable(
+                f"{name} could not be fetched ({type(error).__name__}: {error}): {MIRRORS}"
+            ) from error
+        checked(folder).joinpath(".fetched").touch()
+    return checked(folder)
+
+
+def from_hugging_face(name: str, revision: str | None, folder: Path, endpoint: str | None, progress: Progress) -> None:
+    from huggingface_hub import snapshot_download
+
+    snapshot_download(
+        name,
+        revision=revision,
+        local_dir=folder,
+        endpoint=endpoint,
+        allow_patterns=WANTED_FILES,
+        ignore_patterns=UNWANTED_FILES,
+        tqdm_class=reporting(progress),
+    )
+
+
+def from_modelscope(name: str, revision: str | None, folder: Path, _endpoint: str | None, _progress: Progress) -> None:
+    if importlib.util.find_spec("modelscope") is None:
+        raise WeightsUnavailable("the package modelscope is not installed: pip install modelscope")
+    from modelscope import snapshot_download
+
+    snapshot_download(
+        name, revision=revision, local_dir=str(folder), allow_patterns=WANTED_FILES, ignore_patterns=UNWANTED_FILES
+    )
+
+
+def reporting(progress: Progress) -> Any:
+    """A tqdm class that draws nothing and tells `progress` about bars that count bytes."""
+    from huggingface_hub.utils import tqdm
+
+    class Reporting(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.counts_bytes = options.get("unit") == "B"
+            super().__init__(*args, **(options | {"disable": True}))
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.n += n or 0  # a disabled tqdm does not count
+            if self.counts_bytes:
+                progress("download", int(self.n), int(self.total or 0))
+            return None
+
+    return Reporting
