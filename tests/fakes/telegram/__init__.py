@@ -1,0 +1,12 @@
+"""A strict fake of the Telegram Bot API over HTTP; see fake.py."""
+
+from __future__ import annotations
+
+from .calls import Call
+from .clock import Clock
+from .fake import TOKEN, FakeTelegram
+from .floods import Limits
+from .people import Person
+from .world import Chat, Draft, Message, Press
+
+__all__ = ["TOKEN", "Call", "Chat", "Clock", "Draft", "FakeTelegram", "Limits", "Message", "Person", "Press"]
