@@ -54,12 +54,16 @@ def add(
     return _answer(session.execute(insert(answer).values(**values).returning(answer)).one())
 
 
+def find(session: Session, answer_id: int) -> Answer | None:
+    return next(iter(_every(session, select(answer).where(answer.c.id == answer_id))), None)
+
+
 def get(session: Session, answer_id: int) -> Answer:
     """Raises LookupError."""
-    found = _every(session, select(answer).where(answer.c.id == answer_id))
-    if not found:
+    found = find(session, answer_id)
+    if found is None:
         raise LookupError(f"answer {answer_id} is unknown")
-    return found[0]
+    return found
 
 
 def of_turn(session: Session, turn_id: int) -> Answer | None:

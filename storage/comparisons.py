@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Comparison, Pick
 from storage.rows import add as add_row
-from storage.rows import every
+from storage.rows import every, first
 from storage.tables import comparison
 
 
@@ -21,7 +21,7 @@ def add(
 
 
 def counting(
-    session: Session, *, after: int = 0, up_to: int | None = None, conversation_message_ids: list[int] | None = None
+    session: Session, *, after: int = 0, up_to: int | None = None, of_messages: list[int] | None = None
 ) -> list[Comparison]:
     """By id: the newest of each rater on each pair, whichever side each answer was shown on."""
     low, high = comparison.c.left_answer_id, comparison.c.right_answer_id
@@ -37,9 +37,19 @@ def counting(
     if up_to is not None:
         latest = latest.where(comparison.c.id <= up_to)
     query = select(comparison).where(comparison.c.id.in_(latest), comparison.c.id > after).order_by(comparison.c.id)
-    if conversation_message_ids is not None:
-        query = query.where(comparison.c.message_id.in_(conversation_message_ids))
+    if of_messages is not None:
+        query = query.where(comparison.c.message_id.in_(of_messages))
     return every(session, Comparison, query)
+
+
+def newest(session: Session, left_answer_id: int, right_answer_id: int, user_id: int) -> Comparison | None:
+    """What that rater picked last of that pair, shown in that order."""
+    query = select(comparison).where(
+        comparison.c.left_answer_id == left_answer_id,
+        comparison.c.right_answer_id == right_answer_id,
+        comparison.c.user_id == user_id,
+    )
+    return first(session, Comparison, query.order_by(comparison.c.id.desc()).limit(1))
 
 
 def watermark(session: Session) -> int:

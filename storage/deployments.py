@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from storage import artefacts, releases
@@ -19,11 +20,19 @@ def deploy(session: Session, release_id: int, by: str, why: str, at: datetime, *
 
 def live(session: Session) -> Live | None:
     """The newest deployment with share 1; None before the first `huigan base add`."""
-    newest = first(
-        session,
-        Deployment,
-        select(deployment).where(deployment.c.share >= 1.0).order_by(deployment.c.id.desc()).limit(1),
+    return _newest(session, select(deployment).where(deployment.c.share >= 1.0))
+
+
+def of_tag(session: Session, tag: str) -> Live | None:
+    """The newest deployment of the release with that tag."""
+    released = releases.by_tag(session, tag)
+    return (
+        None if released is None else _newest(session, select(deployment).where(deployment.c.release_id == released.id))
     )
+
+
+def _newest(session: Session, query: Select[Any]) -> Live | None:
+    newest = first(session, Deployment, query.order_by(deployment.c.id.desc()).limit(1))
     if newest is None:
         return None
     released = releases.get(session, newest.release_id)

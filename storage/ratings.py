@@ -70,6 +70,12 @@ def get(session: Session, rating_id: int) -> Rating:
     return found
 
 
+def many(session: Session, rating_ids: Iterable[int]) -> dict[int, Rating]:
+    """Also ratings that no longer count: an answer may have been given to a correction that was changed since."""
+    query = select(rating).where(rating.c.id.in_(sorted(set(rating_ids))))
+    return {found.id: found for found in every(session, Rating, query)}
+
+
 def raters(session: Session, *, after: int = 0) -> int:
     """How many people rated since."""
     return session.execute(select(func.count(func.distinct(rating.c.user_id))).where(rating.c.id > after)).scalar_one()

@@ -6,8 +6,9 @@ Knows nothing of how an answer is made. That one conversation has one open turn 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import exists, select
+from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -64,14 +65,18 @@ def close(
     session: Session, turn_id: int, ended: Ended, at: datetime, *, text: str | None = None, error: str | None = None
 ) -> Turn | None:
     """Close a turn that is waiting or open. None if it is closed already: it closes once."""
-    values: dict[str, object] = {"state": TurnState.CLOSED, "ended": ended, "error": error, "closed_at": at}
-    if text is not None:
-        values["text"] = text
-    return first(
-        session,
-        Turn,
-        sql_update(turn).where(turn.c.id == turn_id, turn.c.state != TurnState.CLOSED).values(**values).returning(turn),
-    )
+    values = {"ended": ended, "error": error} if text is None else {"ended": ended, "error": error, "text": text}
+    return _close(session, turn_id, turn.c.state != TurnState.CLOSED, at, **values)
+
+
+def withdraw(session: Session, turn_id: int, ended: Ended, at: datetime, *, error: str | None = None) -> Turn | None:
+    """Close a turn that still waits. None if somebody has opened it meanwhile."""
+    return _close(session, turn_id, turn.c.state == TurnState.WAITING, at, ended=ended, error=error)
+
+
+def _close(session: Session, turn_id: int, where: ColumnElement[bool], at: datetime, **values: Any) -> Turn | None:
+    closed = sql_update(turn).where(turn.c.id == turn_id, where).values(state=TurnState.CLOSED, closed_at=at, **values)
+    return first(session, Turn, closed.returning(turn))
 
 
 def get(session: Session, turn_id: int) -> Turn:

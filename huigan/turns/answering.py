@@ -1,0 +1,255 @@
+"""One turn from open to closed: assemble, stream with checkpoints, record. Knows no channel and no queue.
+
+Whatever happens, what was shown is kept: a stream that breaks, a stop, the end of this process and, through the
+checkpoints, its death. The tag is read when streaming starts, so a swap that happens while a turn waits reaches it,
+and one that happens while it streams does not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from huigan.serving import chat
+from huigan.serving.client import AsyncOllama
+from huigan.serving.errors import Busy, Loading, OverContext, ServingError
+from huigan.turns.history import lines_for
+from huigan.turns.prompts import Line, Prompt, fitted
+from storage import answers, deployments, outbox, turns
+from storage.db import Database
+from storage.records import Answer, Ended, Live, Seen, Turn
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_SECONDS = 1.0
+RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)  # while Ollama loads or its own queue is full
+REFITS = 4
+DEFAULT_CONTEXT_TOKENS = 4096  # Ollama's own default
+DEFAULT_ANSWER_TOKENS = 1024
+
+
+class Phase(StrEnum):
+    QUEUED = "queued"
+    LOADING = "loading"  # streaming has begun and nothing has come yet
+    ANSWERING = "answering"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True)
+class View:
+    """How a turn looks right now: whole, not a difference, so that a channel may skip as many as it likes."""
+
+    phase: Phase
+    position: int = 0
+    text: str = ""
+    thinking: str = ""
+    ended: Ended | None = None
+    answer: Answer | None = None
+    error: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+Show = Callable[[View], None]
+
+
+@dataclass
+class _Draft:
+    """What has come so far."""
+
+    turn: Turn
+    live: Live | None = None
+    prompt: Prompt | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    thinking: str = ""
+    started: float = field(default_factory=time.monotonic)
+    first_token_seconds: float | None = None
+    metrics: chat.Metrics | None = None
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def answer(db: Database, client: AsyncOllama, turn: Turn, worker: str, stop: asyncio.Event, show: Show) -> View:
+    """Answer an open turn of this worker's and close it. Never raises but CancelledError, and that only after what
+    was shown is recorded. Returns the last View, which `show` has seen too."""
+    draft = _Draft(turn)
+    show(View(Phase.LOADING))
+    streaming = asyncio.create_task(_stream(db, client, draft, worker, show))
+    stopping = asyncio.create_task(stop.wait())
+    error: ServingError | None = None
+    try:
+        await asyncio.wait({streaming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if streaming.done():
+            error = await streaming
+            ended = _how_it_ended(draft, error)
+        else:
+            ended = Ended.STOPPED
+    except asyncio.CancelledError:
+        await _settle(streaming)
+        await _close(db, draft, Ended.INTERRUPTED, "interrupted")
+        raise
+    finally:
+        stopping.cancel()
+    await _settle(streaming)
+    code = "empty_answer" if ended is Ended.FAILED and error is None else error.code if error else None
+    view = await _close(db, draft, ended, code, error.params if error else {})
+    show(view)
+    return view
+
+
+async def _settle(task: asyncio.Task[Any]) -> None:
+    """End the stream, and with it Ollama's generation, before its turn is closed."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _how_it_ended(draft: _Draft, error: ServingError | None) -> Ended:
+    if error is not None:
+        return Ended.BROKEN if draft.text else Ended.FAILED
+    if not draft.text.strip():
+        return Ended.FAILED
+    assert draft.metrics is not None
+    return Ended.LENGTH if draft.metrics.done_reason == "length" else Ended.COMPLETE
+
+
+async def _stream(db: Database, client: AsyncOllama, draft: _Draft, worker: str, show: Show) -> ServingError | None:
+    """Fill the draft from Ollama. An error is returned: what came before it counts."""
+    ticking = asyncio.create_task(_checkpoint(db, draft, worker))
+    try:
+        await _attempts(db, client, draft, show)
+    except ServingError as error:
+        logger.warning("turn %d ended early: %s", draft.turn.id, error.code)
+        return error
+    finally:
+        ticking.cancel()
+    return None
+
+
+async def _attempts(db: Database, client: AsyncOllama, draft: _Draft, show: Show) -> None:
+    """Ask until it is answered: again with less history where it did not fit, again later where Ollama is busy."""
+    lines, chat_system = await db.aread(lines_for, draft.turn.message_id)
+    scale, waits, refits = 1.0, list(RETRY_SECONDS), 0
+    while True:
+        draft.live = await db.aread(deployments.live)
+        if draft.live is None:
+            raise NoRelease
+        try:
+            _prepare(draft, draft.live, lines, chat_system, scale)
+            await _read(client, draft, draft.live.release.tag, show)
+            return
+        except OverContext as error:
+            assert draft.prompt is not None
+            refits += 1
+            if len(draft.prompt.lines) == 1 or refits > REFITS:
+                raise
+            scale = max(scale * 1.1, error.params["prompt_tokens"] / draft.prompt.estimated_tokens * 1.05)
+        except (Loading, Busy):
+            if draft.text or not waits:
+                raise
+            await asyncio.sleep(waits.pop(0))
+
+
+class NoRelease(ServingError):
+    """Nothing is served yet: register what Ollama serves with `huigan base add`."""
+
+    code = "no_release"
+
+
+def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | None, scale: float) -> None:
+    parameters = live.artefact.parameters
+    context_tokens = int(parameters.get("num_ctx", DEFAULT_CONTEXT_TOKENS))
+    answer_tokens = int(parameters.get("num_predict", DEFAULT_ANSWER_TOKENS))
+    # At least half of the context is the conversation's: a long limit on answers must not erase the history.
+    budget_tokens = context_tokens - min(answer_tokens, context_tokens // 2)
+    system = live.artefact.system if chat_system is None else chat_system
+    draft.prompt = fitted(system, lines, budget_tokens, scale)
+    # num_ctx and num_thread belong into the tag's parameters: given here, they reload the file.
+    draft.options = {"num_predict": answer_tokens}
+
+
+async def _read(client: AsyncOllama, draft: _Draft, tag: str, show: Show) -> None:
+    assert draft.prompt is not None
+    async with contextlib.aclosing(chat.stream(client, tag, draft.prompt.messages, draft.options)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, chat.Metrics):
+                draft.metrics = piece
+                continue
+            if draft.first_token_seconds is None:
+                draft.first_token_seconds = time.monotonic() - draft.started
+            draft.text += piece.text
+            draft.thinking += piece.thinking
+            show(View(Phase.ANSWERING, text=draft.text, thinking=draft.thinking))
+
+
+async def _checkpoint(db: Database, draft: _Draft, worker: str) -> None:
+    """Keep what was shown, and show that this worker lives."""
+    while True:
+        await asyncio.sleep(CHECKPOINT_SECONDS)
+        tag = draft.live.release.tag if draft.live else None
+        if not await db.awrite(turns.checkpoint, draft.turn.id, worker, draft.text, tag, now()):
+            logger.warning("turn %d is no longer this worker's", draft.turn.id)
+            return
+
+
+async def _close(
+    db: Database, draft: _Draft, ended: Ended, error: str | None, params: Mapping[str, Any] | None = None
+) -> View:
+    recorded = await db.awrite(_record, draft, ended, error, now())
+    return View(Phase.CLOSED, 0, draft.text, draft.thinking, ended, recorded, error, params or {})
+
+
+def _record(session: Session, draft: _Draft, ended: Ended, error: str | None, at: datetime) -> Answer | None:
+    """The answer, if anything was shown, and the closed turn, together. None too where somebody closed it before."""
+    closed = turns.close(session, draft.turn.id, ended, at, text=draft.text, error=error)
+    if error in {"not_running", "unknown_tag", "out_of_memory", "no_release"}:
+        outbox.put(session, "serving_trouble", {"error": error}, at, key=f"serving:{error}:{at:%Y-%m-%dT%H}")
+    if closed is None or not draft.text or draft.live is None or draft.prompt is None:
+        return None
+    live, metrics = draft.live, draft.metrics
+    return answers.add(
+        session,
+        draft.turn,
+        draft.text,
+        Seen(draft.prompt.system, draft.prompt.row_ids, draft.prompt.dropped, template_digest(live), draft.options),
+        ended,
+        at,
+        tag=live.release.tag,
+        thinking=draft.thinking,
+        deployment_id=live.deployment.id,
+        release_id=live.release.id,
+        prompt_tokens=metrics.prompt_tokens if metrics else None,
+        answer_tokens=metrics.answer_tokens if metrics else None,
+        first_token_seconds=draft.first_token_seconds,
+        total_seconds=time.monotonic() - draft.started,
+    )
+
+
+def template_digest(live: Live) -> str:
+    return hashlib.sha256(live.artefact.template.encode()).hexdigest()
+
+
+def close_abandoned(session: Session, beaten_before: datetime, at: datetime) -> list[tuple[Turn, Answer | None]]:
+    """What became of turns whose process was killed: what was shown is kept as an answer, marked as interrupted."""
+    return [(turn, _rescue(session, turn, at)) for turn in turns.abandoned(session, beaten_before)]
+
+
+def _rescue(session: Session, turn: Turn, at: datetime) -> Answer | None:
+    lines, chat_system = lines_for(session, turn.message_id)
+    live = deployments.of_tag(session, turn.tag) if turn.tag else None
+    draft = _Draft(turn, live=live, text=turn.text)
+    if live is not None:
+        _prepare(draft, live, lines, chat_system, 1.0)
+    return _record(session, draft, Ended.INTERRUPTED, "interrupted", at)

@@ -1,0 +1,57 @@
+"""Reads what a prompt is made of, and what an answer was given to. Knows no channel and no Ollama."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy.orm import Session
+
+from huigan.turns.prompts import Line, history
+from storage import answers, chats, comparisons, messages, ratings
+from storage.records import Answer
+
+
+def lines_for(session: Session, message_id: int) -> tuple[list[Line], str | None]:
+    """The lines an answer to that message would be given to, the message last; and the chat's own system text."""
+    message = messages.get(session, message_id)
+    said = messages.of_conversation(session, message.conversation_id, up_to=message_id)
+    given = answers.of_conversation(session, message.conversation_id)
+    lines = history(
+        message,
+        said,
+        given,
+        ratings.counting(session, answer_ids=[each.id for each in given]),
+        comparisons.counting(session, of_messages=[each.id for each in said]),
+    )
+    chat = chats.get(session, chats.conversation_of(session, message.conversation_id).chat_id)
+    return [*lines, Line("message", message.id, message.text)], chat.system
+
+
+def prompt_of(session: Session, answer: Answer) -> list[dict[str, str]]:
+    """The exact chat messages, system first and the question last, that `answer` was given to.
+
+    Rebuilt from the rows the answer names, so later ratings and corrections change nothing.
+    """
+    return prompts_of(session, [answer])[answer.id]
+
+
+def prompts_of(session: Session, given: list[Answer]) -> dict[int, list[dict[str, str]]]:
+    """`prompt_of` for many answers at once, by answer id."""
+    wanted: dict[str, set[int]] = {"message": set(), "answer": set(), "correction": set()}
+    for answer in given:
+        for kind, row_id in answer.seen.row_ids:
+            wanted[str(kind)].add(int(row_id))
+    texts: Mapping[str, Mapping[int, str]] = {
+        "message": {each.id: each.text for each in messages.many(session, wanted["message"]).values()},
+        "answer": {each.id: each.text for each in answers.many(session, wanted["answer"]).values()},
+        "correction": {each.id: each.correction or "" for each in ratings.many(session, wanted["correction"]).values()},
+    }
+    return {answer.id: _messages(answer, texts) for answer in given}
+
+
+def _messages(answer: Answer, texts: Mapping[str, Mapping[int, str]]) -> list[dict[str, str]]:
+    lines = [Line(str(kind), int(row_id), texts[str(kind)][int(row_id)]) for kind, row_id in answer.seen.row_ids]
+    return [
+        {"role": "system", "content": answer.seen.system},
+        *({"role": line.role, "content": line.text} for line in lines),
+    ]

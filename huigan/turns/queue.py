@@ -1,0 +1,74 @@
+"""Who is answered next: bounded, fair between users, one answer in flight a conversation. Knows no turn's content.
+
+Everybody's first waiting turn comes before anybody's second, and so on; within that, first come, first served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+
+class Ticket:
+    """A place in the queue. `position` counts from 1; 0 once it is its turn."""
+
+    def __init__(self, user_id: int, conversation_id: int, moved: Callable[[int], None]) -> None:
+        self.user_id = user_id
+        self.conversation_id = conversation_id
+        self.position = 0
+        self.granted = asyncio.Event()
+        self._moved = moved
+
+    def move_to(self, position: int) -> None:
+        if position != self.position:
+            self.position = position
+            self._moved(position)
+
+
+class Queue:
+    """At most `streams` tickets are granted at once, and at most `waiting` wait."""
+
+    def __init__(self, streams: int, waiting: int) -> None:
+        self._streams = streams
+        self._limit = waiting
+        self._waiting: list[Ticket] = []
+        self._granted: list[Ticket] = []
+
+    def join(
+        self, user_id: int, conversation_id: int, moved: Callable[[int], None] = lambda position: None
+    ) -> Ticket | None:
+        """None if the queue is full. Every ticket must `leave`, granted or not."""
+        if len(self._waiting) >= self._limit:
+            return None
+        ticket = Ticket(user_id, conversation_id, moved)
+        self._waiting.append(ticket)
+        self._advance()
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        for group in (self._waiting, self._granted):
+            if ticket in group:
+                group.remove(ticket)
+        self._advance()
+
+    def _advance(self) -> None:
+        while len(self._granted) < self._streams:
+            busy = {ticket.conversation_id for ticket in self._granted}
+            chosen = next((ticket for ticket in self._order() if ticket.conversation_id not in busy), None)
+            if chosen is None:
+                break
+            self._waiting.remove(chosen)
+            self._granted.append(chosen)
+            chosen.move_to(0)
+            chosen.granted.set()
+        for position, ticket in enumerate(self._order(), start=1):
+            ticket.move_to(position)
+
+    def _order(self) -> list[Ticket]:
+        ahead = Counter(ticket.user_id for ticket in self._granted)
+        ranked: list[tuple[int, int, Ticket]] = []
+        for arrival, ticket in enumerate(self._waiting):
+            ranked.append((ahead[ticket.user_id], arrival, ticket))
+            ahead[ticket.user_id] += 1
+        return [ticket for _, _, ticket in sorted(ranked, key=lambda each: each[:2])]
