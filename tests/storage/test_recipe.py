@@ -1,0 +1,171 @@
+"""pytest tests/storage/test_recipe.py: a recipe is refused whole or used whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.recipe import BadRecipe, Recipe, parse
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.toml"))
+
+
+def complaints_of(text: str) -> dict[str, str]:
+    with pytest.raises(BadRecipe) as caught:
+        parse(text)
+    assert str(caught.value) == "\n".join(map(str, caught.value.complaints))
+    return {each.key: f"{each.problem}; {each.fix}" for each in caught.value.complaints}
+
+
+def test_a_name_is_all_a_recipe_needs() -> None:
+    recipe = parse('name = "plain"')
+    assert (recipe.method, recipe.quantisation, recipe.approval, recipe.lane) == (
+        "auto",
+        "Q4_K_M",
+        "approve",
+        "default",
+    )
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_we_ship_is_good(path: Path) -> None:
+    assert parse(path.read_text()).name == path.stem
+
+
+def test_recipes_are_shipped() -> None:
+    assert {path.stem for path in RECIPES} >= {"demo", "tiny", "llama3-8b-chinese-chat"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_survives_being_stored_as_json(path: Path) -> None:
+    recipe = parse(path.read_text())
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+
+
+def test_all_complaints_come_at_once_and_each_says_what_to_do() -> None:
+    said = complaints_of(
+        """
+        name = "Has Spaces"
+        metod = "sft"
+        [train]
+        epochs = nan
+        batch = true
+        learning_rat = 1
+        [data]
+        held_out_share = 0.9
+        """
+    )
+    assert said["name"].startswith("is 'Has Spaces'; it must match")
+    assert said["metod"] == "unknown key; did you mean method?"
+    assert said["train.epochs"] == "is nan; give a finite number"
+    assert said["train.batch"] == "is True; give a whole number"
+    assert said["train.learning_rat"] == "unknown key; did you mean learning_rate?"
+    assert said["data.held_out_share"] == "is 0.9; give a number from 0 to 0.5"
+    assert len(said) == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("train = 3", "train"),
+        ("trl = 3", "trl"),
+        ("sft = 3", "sft"),
+        ("method = 'rlhf'", "method"),
+        ("seed = -1", "seed"),
+        ("seed = 1.0", "seed"),
+        ("lane = '../up'", "lane"),
+        ("sft.epoch = 1", "sft.epoch"),
+        ("preference.beta = 0", "preference.beta"),
+        ("trl.output_dir = '/'", "trl.output_dir"),
+        ("trl.max_steps = 1", "trl.max_steps"),
+        ("peft.use_dora = true", "peft.use_dora"),
+        ("peft.r = inf", "peft"),
+        ("trl.since = 2026-01-01", "trl"),
+        ("train.load_in_4bit = 1", "train.load_in_4bit"),
+        ("data.replay = ''", "data.replay"),
+        ("data.max_prompt_tokens = 9999", "data.max_prompt_tokens"),
+        ("generate.num_predict = 9999", "generate.num_predict"),
+        ('system.text = " "', "system.text"),
+        ('system.text = "a\\u0000b"', "system.text"),
+        ('system.template = "{{ .Prompt }}"', "system.template"),
+    ],
+)
+def test_what_cannot_be_used_is_named_by_its_key(line: str, key: str) -> None:
+    assert list(complaints_of(f'name = "x"\n{line}')) == [key]
+
+
+@pytest.mark.parametrize("text", ["a = [", "a = " + "[" * 9999, "a = " + "9" * 9999, "\x00"])
+def test_what_is_not_toml_is_refused_with_a_pointer_to_what_is(text: str) -> None:
+    assert "see recipes/demo.toml" in complaints_of(text)["recipe"]
+
+
+def test_a_missing_name_is_asked_for() -> None:
+    assert complaints_of("") == {"name": "missing; add it"}
+
+
+def test_a_stage_overrides_only_what_it_names() -> None:
+    recipe = parse('name = "x"\ntrain.batch = 2\nsft.epochs = 3\npreference.learning_rate = 1e-6')
+    assert (recipe.training("sft").epochs, recipe.training("sft").batch) == (3.0, 2)
+    assert isinstance(recipe.training("sft").epochs, float)
+    assert recipe.training("dpo") == dataclasses.replace(recipe.train, learning_rate=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "stages"),
+    [
+        ("auto", {"answers": 5, "pairs": 5, "thumbs": 5}, ("sft", "dpo")),
+        ("auto", {"answers": 5, "pairs": 0, "thumbs": 5}, ("sft", "kto")),
+        ("auto", {"answers": 5, "pairs": 0, "thumbs": 0}, ("sft",)),
+        ("auto", {"answers": 0, "pairs": 5, "thumbs": 0}, ("dpo",)),
+        ("auto", {"answers": 0, "pairs": 0, "thumbs": 0}, ()),
+        ("orpo", {"answers": 5, "pairs": 0, "thumbs": 0}, ("orpo",)),
+    ],
+)
+def test_auto_teaches_answers_before_taste(method: str, rows: dict[str, int], stages: tuple[str, ...]) -> None:
+    assert parse(f'name = "x"\nmethod = "{method}"').stages(**rows) == stages
+
+
+def test_options_left_out_are_left_to_the_server() -> None:
+    recipe = parse('name = "x"\ngenerate.temperature = 0')
+    assert recipe.generate.options() == {"num_ctx": 4096, "num_predict": 512, "temperature": 0.0}
+
+
+def test_a_recipe_keeps_its_own_copy_of_open_tables() -> None:
+    raw: dict[str, Any] = {"name": "x", "peft": {"target_modules": ["q_proj"]}}
+    recipe = Recipe.from_dict(raw)
+    raw["peft"]["target_modules"].append("k_proj")
+    assert recipe.peft == {"target_modules": ["q_proj"]}
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+tables = st.dictionaries(
+    st.sampled_from([field.name for field in dataclasses.fields(Recipe)]) | st.text(), json_values, max_size=6
+)
+
+
+@given(tables)
+def test_any_table_is_a_recipe_or_a_list_of_complaints(raw: dict[str, Any]) -> None:
+    try:
+        recipe = Recipe.from_dict({"name": "x"} | raw)
+    except BadRecipe as bad:
+        held = bool(bad.complaints)
+    else:
+        held = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    assert held
+
+
+@given(st.text())
+def test_any_text_is_a_recipe_or_a_list_of_complaints(text: str) -> None:
+    with pytest.raises(BadRecipe) as caught:
+        parse(text + "\nunknown_key = 1")
+    assert caught.value.complaints
