@@ -7,6 +7,7 @@ from .clock import Clock
 from .fake import TOKEN, FakeTelegram
 from .floods import Limits
 from .people import Person
+from .ptb import ptb
 from .world import Chat, Draft, Message, Press
 
-__all__ = ["TOKEN", "Call", "Chat", "Clock", "Draft", "FakeTelegram", "Limits", "Message", "Person", "Press"]
+__all__ = ["TOKEN", "Call", "Chat", "Clock", "Draft", "FakeTelegram", "Limits", "Message", "Person", "Press", "ptb"]

@@ -89,8 +89,8 @@ def _commands_key(fake: FakeTelegram, p: Params) -> tuple[str, int, str]:
         raise bad_request("can't parse BotCommandScope: Unsupported type specified")
     if missing := [field for field in _SCOPES[kind] if field not in scope]:
         raise bad_request(f"can't parse BotCommandScope: Can't find field \"{missing[0]}\"")
-    chat_id = int(scope.get("chat_id", 0))
-    if chat_id and chat_id not in fake.chats:
+    chat_id = scope.get("chat_id", 0)
+    if chat_id and (not isinstance(chat_id, int) or chat_id not in fake.chats):
         raise bad_request("chat not found")
     language = p.text("language_code")
     if language and not re.fullmatch(r"[a-z]{2}", language):

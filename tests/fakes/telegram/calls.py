@@ -92,7 +92,7 @@ def read_params(query: str, content_type: str, body: bytes) -> Params:
         fields, uploads = _from_multipart(body, content_type.partition("boundary=")[2].strip('"'))
         values |= fields
     elif body:
-        values |= dict(parse_qsl(body.decode(), keep_blank_values=True))
+        values |= dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
     return Params(values, uploads)
 
 

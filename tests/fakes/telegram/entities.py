@@ -13,6 +13,7 @@ Entity = dict[str, Any]
 
 MAX_ENTITIES = 100  # Telegram shows the first hundred and drops the rest without a word
 _LARGEST_OFFSET = 1_000_000
+_WHITE_SPACE = " \t\n\v\f\r\0"
 _SPOTTED = {
     "bot_command": re.compile(r"(?<![\w/])/[A-Za-z0-9_]{1,64}(?:@[A-Za-z]\w{3,31})?"),
     "mention": re.compile(r"(?<![\w@/])@[A-Za-z]\w{3,31}"),
@@ -69,9 +70,10 @@ def check_entities(text: str, entities: list[Entity]) -> list[Entity]:
 
 
 def strip_ends(text: str, entities: list[Entity]) -> tuple[str, list[Entity]]:
-    """Telegram cuts white space at both ends and moves the entities along."""
-    left = utf16_length(text) - utf16_length(text.lstrip())
-    text = text.strip()
+    """Telegram cuts white space at both ends, at the front up to the first entity, and moves the entities along.
+    Full-width space stays."""
+    left = min(len(text) - len(text.lstrip(_WHITE_SPACE)), *(entity["offset"] for entity in entities), len(text))
+    text = text[left:].rstrip(_WHITE_SPACE)
     end = utf16_length(text)
     moved = []
     for entity in entities:

@@ -65,6 +65,7 @@ class FakeTelegram:
         self.files: dict[str, StoredFile] = {}
         self.presses: list[Press] = []
         self.calls: list[Call] = []
+        self.crashes: list[Exception] = []  # errors of the fake's own
         self.commands: dict[tuple[str, int, str], list[JSON]] = {}
         self.lock = threading.RLock()
         self._condition = threading.Condition(self.lock)
@@ -91,6 +92,7 @@ class FakeTelegram:
     def running(self) -> Iterator[FakeTelegram]:
         """Serve in a thread of this process. May be entered again: the port stays the same."""
         listening = socket.create_server(("127.0.0.1", self._port))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer, by Nagle's rule
         self._port, self.is_stopping = listening.getsockname()[1], False
         servers: list[uvicorn.Server] = []
         thread = threading.Thread(target=self._serve, args=(listening, servers), name="fake-telegram", daemon=True)
@@ -104,6 +106,8 @@ class FakeTelegram:
             servers[0].should_exit = servers[0].force_exit = True
             thread.join(timeout=10)
             listening.close()
+        if self.crashes:
+            raise AssertionError("the fake itself is broken") from self.crashes[0]
 
     def _serve(self, listening: socket.socket, servers: list[uvicorn.Server]) -> None:
         async def main() -> None:

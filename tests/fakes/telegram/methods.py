@@ -76,7 +76,7 @@ def _text(p: Params, too_long: str) -> tuple[str, list[Entity]]:
     if not p.text("text"):
         raise bad_request("message text is empty")
     text, entities = _formatted(p, "text", "entities")
-    if not text:
+    if not text.strip():
         raise bad_request("text must be non-empty")
     if utf16_length(text) > MAX_TEXT_UNITS:
         raise bad_request(too_long)
@@ -285,11 +285,11 @@ def delete_message(fake: FakeTelegram, p: Params) -> object:
 def delete_messages(fake: FakeTelegram, p: Params) -> object:
     chat = writable_chat(fake, p)
     ids = p.decoded("message_ids", "message identifiers")
-    if not isinstance(ids, list) or not ids:
+    if not isinstance(ids, list) or not ids or not all(isinstance(each, int) for each in ids):
         raise bad_request("message identifiers are not specified")
     if len(ids) > 100:
         raise bad_request("too many message identifiers specified")
-    found = [message for each in ids if (message := chat.find(int(each)))]
+    found = [message for each in ids if (message := chat.find(each))]
     if not all(_deletable(fake, chat, message) for message in found):
         raise bad_request("message can't be deleted")
     for message in found:

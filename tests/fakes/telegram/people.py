@@ -147,6 +147,7 @@ class Person:
         kind: str = "",
     ) -> Message:
         assert self in chat.members, f"{self} is not a member of {chat.title}"
+        assert not (chat.is_private and self.has_blocked_bot), f"{self} must unblock the bot first"
         assert thread is None or thread in chat.topics, f"{chat.title} has no topic {thread}"
         with self._fake.changing():
             at = self._fake.clock.now()

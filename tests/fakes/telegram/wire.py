@@ -48,7 +48,13 @@ class Wire:
             deliveries.cancel()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body = await _read_body(receive)
+        try:
+            await self._route(scope, await _read_body(receive), receive, send)
+        except Exception as fault:
+            self._fake.crashes.append(fault)  # told when the fake stops: uvicorn only answers 500
+            raise
+
+    async def _route(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         path = re.fullmatch(r"/(file/)?bot([^/]+)/(.+)", scope["path"])
         if not path or not TOKEN_SHAPE.fullmatch(path.group(2)):
             await _answer(send, 404, Refusal(404, "Not Found").as_json())
