@@ -1,0 +1,201 @@
+"""A data set is one snapshot, the same for the same feedback, and readable without Huigan."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import datasets as hf
+import pytest
+from sqlalchemy.orm import Session
+
+from storage import chats, datasets, ratings
+from storage.db import Database
+from storage.recipe import Recipe
+from storage.records import Pick, Thumb
+from tests.trainer.community import AT, SYSTEM, Community
+from trainer import dataset, replay
+from trainer.dataset import Built
+
+
+def recipe(**data: Any) -> Recipe:
+    return Recipe.from_dict({"name": "r", "data": {"held_out_share": 0.3, "rater_cap_share": 1, **data}})
+
+
+def teach(db: Database) -> Community:
+    """Twenty corrected answers, five picks, and a few thumbs."""
+    community = Community(db)
+    ann, bo = community.person(), community.person(channel="simulated", consents=False)
+    for n in range(20):
+        answer, other = community.ask(ann, f"问题 {n}？", f"不知道 {n}", f"也许 {n}")
+        community.rate(bo, answer, Thumb.DOWN, f"答案是 {n}")
+        if n % 4 == 0:
+            community.pick(ann, answer, other, Pick.RIGHT)
+        if n % 5 == 0:
+            community.rate(ann, other, Thumb.UP)
+    return community
+
+
+def build(db: Database, folder: Path, **data: Any) -> Built:
+    return dataset.build(db, recipe(**data), folder, AT)
+
+
+def test_the_same_ratings_and_seed_give_the_same_hash_on_every_database(db: Database, tmp_path: Path) -> None:
+    teach(db)
+    first, again = build(db, tmp_path / "a"), build(db, tmp_path / "b")
+    assert first.sha256 == again.sha256
+    assert first.sha256 == "b5d89aaad1eaaf7257b5a4cff019be696b7698b167289850a26ab53dc5138335"
+    assert (tmp_path / "a/manifest.json").read_text() == (tmp_path / "b/manifest.json").read_text()
+
+
+def test_another_seed_holds_out_others(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    other = dataset.build(sqlite_db, Recipe.from_dict(recipe().to_dict() | {"seed": 21}), tmp_path / "b", AT)
+    assert other.sha256 != build(sqlite_db, tmp_path / "a").sha256
+
+
+def test_it_is_read_back_by_datasets_with_and_without_its_card(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    built = build(sqlite_db, tmp_path / "d")
+    pairs = hf.load_dataset(str(built.folder), "pairs", cache_dir=str(tmp_path / "cache"))
+    kept = built.counts["kept"]
+    assert {split: len(rows) for split, rows in pairs.items()} == {split: kept[split]["pairs"] for split in kept}
+    path = str(built.folder / "answers/train.parquet")
+    rows = hf.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows[0]["prompt"][0] == {"role": "system", "content": SYSTEM}
+    assert list(rows[0]["completion"][0]) == ["role", "content"]
+    own = dataset.rows_of(built.folder, "answers", "train")
+    assert [each["completion"] for each in own] == [each["completion"] for each in rows]
+    assert dataset.rows_to_train(built)["sft"] == own
+
+
+def test_every_example_leads_back_to_its_rows(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    built = build(sqlite_db, tmp_path / "d")
+    lines = sqlite_db.read(datasets.lineage, built.dataset_id)
+    everything = [
+        row for task in ("answers", "pairs", "thumbs") for split in ("train", "held_out")
+        for row in dataset.rows_of(built.folder, task, split)
+    ]  # fmt: skip
+    wanted = {(row["example"], rating_id, None) for row in everything for rating_id in row["rating_ids"]}
+    wanted |= {(row["example"], None, one) for row in everything for one in row["comparison_ids"]}
+    assert {(line.example, line.rating_id, line.comparison_id) for line in lines} == wanted
+
+
+def test_it_is_registered_once_a_run_however_often_it_is_built(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    ids = {dataset.build(sqlite_db, recipe(), tmp_path / "d", AT, run_id=None).dataset_id for _ in range(2)}
+    registered = sqlite_db.read(datasets.newest)
+    assert ids == {each.id for each in registered}
+
+
+def test_what_is_rated_while_it_is_read_is_not_in_it(db: Database) -> None:
+    community = teach(db)
+    bo = community.person()
+    (late,) = community.ask(bo, "晚了吗？", "没有")
+
+    def rate_meanwhile(session: Session) -> tuple[tuple[int, int], int]:
+        before = ratings.watermark(session)
+        writer = threading.Thread(target=community.rate, args=(bo, late, Thumb.UP))
+        writer.start()
+        writer.join()
+        return dataset.gather(session, recipe())[0], before
+
+    watermarks, before = db.read(rate_meanwhile)
+    assert watermarks[0] == before < db.read(ratings.watermark)
+
+
+def test_whoever_does_not_consent_is_not_learnt_from_wherever_their_words_are(
+    sqlite_db: Database, tmp_path: Path
+) -> None:
+    """Not as a rater, not as the asker, and not as the author of a correction in somebody else's history."""
+    community = Community(sqlite_db)
+    ann, shy = community.person(), community.person(consents=False)
+    (by_shy,), (by_ann,) = community.ask(shy, "一？", "甲"), community.ask(ann, "二？", "乙")
+    community.rate(ann, by_shy, Thumb.UP)
+    corrected = community.rate(shy, by_ann, Thumb.DOWN, "丙")
+    built = build(sqlite_db, tmp_path / "d")
+    assert built.counts["dropped"] == {"no_consent": 2}
+    authors = sqlite_db.read(
+        dataset.authors_of, [_shown(by_ann, [["message", by_ann.message_id], ["correction", corrected]])]
+    )
+    assert authors == {by_ann.id: {ann.id, shy.id}}
+    assert built.stages == ()
+
+
+def _shown(answer: Any, row_ids: list[list[Any]]) -> Any:
+    from dataclasses import replace
+
+    return replace(answer, seen=replace(answer.seen, row_ids=row_ids))
+
+
+def test_a_releases_own_system_text_becomes_the_recipes_and_a_chats_own_stays(
+    sqlite_db: Database, tmp_path: Path
+) -> None:
+    community = Community(sqlite_db)
+    live = community.live(weights="w")
+    ann = community.person()
+    for question, system in (("一？", SYSTEM), ("二？", "Speak like a poet."), ("三？", "")):
+        (answer,) = community.ask(ann, question, "好", system=system, release_id=live.release.id)
+        community.rate(ann, answer, Thumb.UP)
+    taught = Recipe.from_dict(
+        {"name": "r", "system": {"text": "Be brief."}, "data": {"held_out_share": 0, "rater_cap_share": 1}}
+    )
+    built = dataset.build(sqlite_db, taught, tmp_path / "d", AT)
+    prompts = [row["prompt"] for row in dataset.rows_of(built.folder, "answers", "train")]
+    systems = {prompt[1]["content"]: prompt[0]["content"] for prompt in prompts}
+    assert systems == {"一？": "Be brief.", "二？": "Speak like a poet.", "三？": "Be brief."}
+
+
+def test_replay_rows_and_controls_come_from_the_recipes_file(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    file = tmp_path / "general.toml"
+    rows = "".join(f'[[replay]]\nquestion = "q{n}"\nanswer = "a{n}"\n' for n in range(9))
+    file.write_text(rows + '[[controls]]\nquestion = "Capital of France?"\nkeys = ["Paris"]\n')
+    built = build(sqlite_db, tmp_path / "d", replay=str(file), replay_share=0.2)
+    replayed = [row for row in dataset.rows_of(built.folder, "answers", "train") if row["source"] == "replay"]
+    assert len(replayed) == built.counts["replay"]["kept"] > 0
+    assert replayed[0]["prompt"][0]["content"] == SYSTEM
+    (control,) = dataset.controls_of(built.folder)
+    assert control.is_right("It is PARIS.")
+    assert not control.is_right("London")
+
+
+def test_json_lines_of_three_shapes_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "general.jsonl"
+    said = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    shapes = [{"messages": said}, {"prompt": said[:2], "completion": said[2:]}, {"question": "q", "answer": "a"}]
+    file.write_text("\n".join(map(json.dumps, shapes)) + "\n\n")
+    assert set(replay.read(str(file), "s").rows) == {((("system", "s"), ("user", "q")), "a")}
+
+
+@pytest.mark.parametrize("text", ["{", '{"a": 1}', '{"question": "", "answer": "a"}', '{"messages": []}', "[1]"])
+def test_a_replay_file_that_cannot_be_used_is_named(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "general.jsonl"
+    file.write_text(text)
+    with pytest.raises(replay.BadReplay, match=r"general\.jsonl"):
+        replay.read(str(file), "s")
+
+
+def test_a_replay_file_that_is_not_there_is_no_hubs_name() -> None:
+    with pytest.raises(replay.BadReplay, match="correct the path"):
+        replay.read("nowhere/at_all.jsonl", "s")
+
+
+def test_a_run_without_feedback_builds_an_empty_data_set_and_says_so(sqlite_db: Database, tmp_path: Path) -> None:
+    built = build(sqlite_db, tmp_path / "d")
+    assert built.stages == ()
+    assert sqlite_db.read(datasets.newest)[0].method == "none"
+    assert json.loads((built.folder / "manifest.json").read_text())["counts"]["seen"]["ratings"] == 0
+
+
+def test_a_long_history_is_rebuilt_as_it_was_seen(sqlite_db: Database) -> None:
+    """The chat is the conversation's; what the answer was shown comes from its row ids alone."""
+    community = Community(sqlite_db)
+    ann = community.person()
+    (answer,) = community.ask(ann, "一？", "甲")
+    exchanges = sqlite_db.read(dataset.exchanges_of, [answer.id], recipe())
+    assert exchanges[answer.id].prompt == (("system", SYSTEM), ("user", "一？"))
+    assert sqlite_db.read(chats.conversation_of, answer.conversation_id).user_id == ann.id

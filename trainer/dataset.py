@@ -1,0 +1,245 @@
+"""One snapshot of the feedback, written as a data set: Parquet files, a manifest, a card, and its row in the database.
+
+    README.md  manifest.json  controls.json  answers/train.parquet  answers/held_out.parquet  pairs/…  thumbs/…
+
+Readable without Huigan: `load_dataset("parquet", data_files=…)`, or by the card `load_dataset(FOLDER, "pairs")`.
+This module does not know what the examples are for: neither weights nor training.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from huigan.turns import history
+from storage import answers, artefacts, comparisons, datasets, messages, ratings, releases, users
+from storage.db import Database
+from storage.recipe import Recipe, Stage
+from storage.records import Answer, Comparison, Lineage, Rating
+from trainer import examples, replay
+from trainer.examples import SPLITS, TASK_OF, TASKS, Exchange, Feedback, Selection, Split, Task
+from trainer.replay import Control
+
+IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
+
+
+@dataclass(frozen=True)
+class Built:
+    """A data set on disk, and what can be trained on it in which order."""
+
+    dataset_id: int
+    folder: Path
+    sha256: str
+    stages: tuple[Stage, ...]
+    counts: dict[str, Any]
+
+
+def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, run_id: int | None = None) -> Built:
+    """Write what a run of `recipe` would be trained on to `folder`, which is emptied first. Raises BadReplay."""
+    watermarks, feedback = db.read(gather, recipe)
+    mixed_in = replay.read(recipe.data.replay, recipe.system.text)
+    selection = examples.select(feedback, recipe.data, recipe.seed)
+    selection = examples.with_replay(selection, mixed_in.rows, recipe.data.replay_share, recipe.seed)
+    stages = examples.choose_stages(selection, recipe)
+    write(folder, selection, mixed_in.controls, manifest(selection, recipe, stages, watermarks))
+    registered = db.write(
+        datasets.add,
+        run_id,
+        "+".join(stages) or "none",
+        watermarks,
+        selection.counts,
+        filters(recipe),
+        selection.sha256,
+        str(folder),
+        lineage(selection),
+        at,
+    )
+    return Built(registered.id, folder, selection.sha256, stages, dict(selection.counts))
+
+
+def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]:
+    """Everything that counts now, with the watermarks that say what `now` was."""
+    watermarks = (ratings.watermark(session), comparisons.watermark(session))
+    rated = ratings.counting(session, up_to=watermarks[0])
+    compared = comparisons.counting(session, up_to=watermarks[1])
+    exchanges = exchanges_of(session, answer_ids(rated, compared), recipe)
+    raters = {each.user_id for each in rated} | {each.user_id for each in compared}
+    people = raters.union(*(each.author_ids for each in exchanges.values()))
+    return watermarks, Feedback(rated, compared, exchanges, consenting(session, people))
+
+
+def answer_ids(rated: Iterable[Rating], compared: Iterable[Comparison]) -> list[int]:
+    both = (each for one in compared for each in (one.left_answer_id, one.right_answer_id))
+    return sorted({*(each.answer_id for each in rated), *both})
+
+
+def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dict[int, Exchange]:
+    """By answer id, a batch at a time."""
+    own_systems: dict[int | None, str | None] = {None: None}
+    found: dict[int, Exchange] = {}
+    for first in range(0, len(wanted), IDS_A_QUERY):
+        given = answers.many(session, wanted[first : first + IDS_A_QUERY])
+        prompts = history.prompts_of(session, list(given.values()))
+        authors = authors_of(session, list(given.values()))
+        for answer in given.values():
+            if answer.release_id not in own_systems:
+                artefact_id = releases.get(session, answer.release_id or 0).artefact_id
+                own_systems[answer.release_id] = artefacts.get(session, artefact_id).system
+            spoken = [(each["role"], each["content"]) for each in prompts[answer.id][1:]]
+            system = system_of(answer, own_systems[answer.release_id], recipe)
+            found[answer.id] = Exchange(answer, (("system", system), *spoken), authors[answer.id])
+    return found
+
+
+def system_of(answer: Answer, own_system: str | None, recipe: Recipe) -> str:
+    """What is trained must be what is served: where the release's own system text was shown, the recipe's, which the
+    next release is served with; where a chat has its own, that one."""
+    shown = answer.seen.system
+    return recipe.system.text if not shown.strip() or shown == own_system else shown
+
+
+def authors_of(session: Session, given: Sequence[Answer]) -> dict[int, frozenset[int]]:
+    """Who wrote the messages and corrections that each answer was given to."""
+    rows = {
+        answer.id: {("message", answer.message_id), *((str(kind), int(row_id)) for kind, row_id in answer.seen.row_ids)}
+        for answer in given
+    }
+    wanted: set[tuple[str, int]] = set().union(*rows.values())
+    said = messages.many(session, {row_id for kind, row_id in wanted if kind == "message"})
+    corrected = ratings.many(session, {row_id for kind, row_id in wanted if kind == "correction"})
+    writers = {("message", each.id): each.user_id for each in said.values()}
+    writers |= {("correction", each.id): each.user_id for each in corrected.values()}
+    return {answer_id: frozenset(writers[row] for row in each & writers.keys()) for answer_id, each in rows.items()}
+
+
+def consenting(session: Session, user_ids: Iterable[int]) -> frozenset[int]:
+    """Simulated raters have nothing to consent to."""
+    people = (users.get(session, each) for each in sorted(user_ids))
+    return frozenset(each.id for each in people if each.consented_at is not None or each.channel == "simulated")
+
+
+def filters(recipe: Recipe) -> dict[str, Any]:
+    """All of the recipe that decides which examples there are."""
+    return {"seed": recipe.seed, "method": recipe.method, "system": recipe.system.text, **asdict(recipe.data)}
+
+
+def manifest(
+    selection: Selection, recipe: Recipe, stages: Sequence[Stage], watermarks: tuple[int, int]
+) -> dict[str, Any]:
+    return {
+        "sha256": selection.sha256,
+        "stages": list(stages),
+        "watermarks": {"rating": watermarks[0], "comparison": watermarks[1]},
+        "counts": selection.counts,
+        "filters": filters(recipe),
+        "recipe": {"name": recipe.name, "sha256": examples.digest(recipe.to_dict())},
+    }
+
+
+def lineage(selection: Selection) -> Iterator[Lineage]:
+    for each in selection.examples:
+        for rating_id in sorted(each.rating_ids):
+            yield Lineage(each.sha256, each.split, rating_id, None)
+        for comparison_id in sorted(each.comparison_ids):
+            yield Lineage(each.sha256, each.split, None, comparison_id)
+
+
+def write(folder: Path, selection: Selection, controls: Sequence[Control], described: dict[str, Any]) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "controls.json").write_text(json.dumps([asdict(each) for each in controls], ensure_ascii=False, indent=1))
+    written = [(task, split) for task, split in product(TASKS, SPLITS) if write_table(folder, selection, task, split)]
+    (folder / "README.md").write_text(card(written, described), encoding="utf-8")
+    (folder / "manifest.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, sort_keys=True))
+
+
+def write_table(folder: Path, selection: Selection, task: Task, split: Split) -> bool:
+    """False where there is nothing to write."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    spoken = {name: pa.list_(message) for name in ("prompt", *COLUMNS[task])}
+    ids = pa.list_(pa.int64())
+    more = {"source": pa.string(), "example": pa.string(), "rating_ids": ids, "comparison_ids": ids}
+    label = {"label": pa.bool_()} if task == "thumbs" else {}
+    rows = [
+        {
+            **each.row(),
+            "source": each.source,
+            "example": each.sha256,
+            "rating_ids": sorted(each.rating_ids),
+            "comparison_ids": sorted(each.comparison_ids),
+        }
+        for each in selection.of(task, split)
+    ]
+    if rows:
+        (folder / task).mkdir(exist_ok=True)
+        table = pa.Table.from_pylist(rows, schema=pa.schema({**spoken, **label, **more}))
+        parquet.write_table(table, folder / task / f"{split}.parquet")
+    return bool(rows)
+
+
+COLUMNS: dict[Task, tuple[str, ...]] = {
+    "answers": ("completion",),
+    "pairs": ("chosen", "rejected"),
+    "thumbs": ("completion",),
+}
+
+
+def rows_of(folder: Path, task: Task, split: Split) -> list[dict[str, Any]]:
+    """The rows of a data set as they were written; none where there is no such file."""
+    from pyarrow import parquet
+
+    path = folder / task / f"{split}.parquet"
+    return parquet.read_table(path).to_pylist() if path.is_file() else []
+
+
+def rows_to_train(built: Built) -> dict[Stage, list[dict[str, Any]]]:
+    """What each stage is trained on, in the order of the stages."""
+    return {stage: rows_of(built.folder, TASK_OF[stage], "train") for stage in built.stages}
+
+
+def controls_of(folder: Path) -> tuple[Control, ...]:
+    raw = json.loads((folder / "controls.json").read_bytes())
+    return tuple(Control(each["question"], tuple(each["keys"])) for each in raw)
+
+
+CARD = """\
+---
+license: other
+language: [zh, en]
+configs:
+{configs}---
+# Feedback for the recipe {name}
+
+Built by Huigan from ratings, corrections and comparisons of consenting people, up to rating {rating} and
+comparison {comparison}. Held-out rows are whole conversations. `answers` are right answers (SFT), `pairs` chosen over
+rejected (DPO, ORPO), `thumbs` labelled answers (KTO). Rows name the ratings and comparisons they come from; replayed
+rows have none.
+
+| split | answers | pairs | thumbs |
+|---|---|---|---|
+{table}
+Content: sha256 `{sha256}`. Counts, filters and everything left out, with reasons: `manifest.json`.
+"""
+
+
+def card(written: Sequence[tuple[Task, Split]], described: dict[str, Any]) -> str:
+    configs = ""
+    for task in TASKS:
+        if splits := [split for of, split in written if of == task]:
+            configs += f"- config_name: {task}\n  data_files:\n"
+            configs += "".join(f"  - split: {split}\n    path: {task}/{split}.parquet\n" for split in splits)
+    kept = described["counts"]["kept"]
+    table = "".join(f"| {split} | {' | '.join(str(kept[split][task]) for task in TASKS)} |\n" for split in SPLITS)
+    name, sha256 = described["recipe"]["name"], described["sha256"]
+    return CARD.format(configs=configs, name=name, sha256=sha256, table=table, **described["watermarks"])
