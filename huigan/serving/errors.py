@@ -71,6 +71,12 @@ class Stalled(ServingError):
     code = "stalled"
 
 
+class DiskFull(ServingError):
+    """Ollama's disk is full: free space where it keeps its files, then try again."""
+
+    code = "disk_full"
+
+
 class Refused(ServingError):
     """Ollama refused for a reason of its own, which is the exception's text."""
 
@@ -86,7 +92,8 @@ _MEMORY = re.compile(
 )
 _LOADING = re.compile(r"loading model|server loading", re.IGNORECASE)
 _DEAD = re.compile(
-    r"runner (process )?(has )?(terminated|no longer running)|\bEOF\b|connection (reset|refused)|error was encountered",
+    r"runner (process )?(has )?(terminated|unexpectedly stopped|no longer running)"
+    r"|\bEOF\b|connection (reset|refused)|error was encountered",
     re.IGNORECASE,
 )
 
@@ -113,6 +120,8 @@ def _of_response(text: str, status: int) -> ServingError:
         return UnknownTag(text)
     if _MEMORY.search(text):
         return OutOfMemory(text)
+    if "no space left on device" in text:
+        return DiskFull(text)
     if _LOADING.search(text):
         return Loading(text)
     if status == 503:

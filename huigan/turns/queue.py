@@ -1,6 +1,6 @@
 """Who is answered next: bounded, fair between users, one answer in flight a conversation. Knows no turn's content.
 
-Everybody's first waiting turn comes before anybody's second, and so on; within that, first come, first served.
+Everybody's first waiting turn comes before anybody's second, and so on; within that, who was served longest ago.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Queue:
         self._limit = waiting
         self._waiting: list[Ticket] = []
         self._granted: list[Ticket] = []
+        self._served: dict[int, int] = {}  # user → when last, counted in grants; forgotten when nobody is here
 
     def join(
         self, user_id: int, conversation_id: int, moved: Callable[[int], None] = lambda position: None
@@ -51,6 +52,8 @@ class Queue:
             if ticket in group:
                 group.remove(ticket)
         self._advance()
+        if not self._granted:
+            self._served.clear()
 
     def _advance(self) -> None:
         while len(self._granted) < self._streams:
@@ -60,6 +63,7 @@ class Queue:
                 break
             self._waiting.remove(chosen)
             self._granted.append(chosen)
+            self._served[chosen.user_id] = max(self._served.values(), default=0) + 1
             chosen.move_to(0)
             chosen.granted.set()
         for position, ticket in enumerate(self._order(), start=1):
@@ -68,7 +72,7 @@ class Queue:
     def _order(self) -> list[Ticket]:
         ahead = Counter(ticket.user_id for ticket in self._granted)
         ranked: list[tuple[int, int, Ticket]] = []
-        for arrival, ticket in enumerate(self._waiting):
-            ranked.append((ahead[ticket.user_id], arrival, ticket))
+        for ticket in self._waiting:
+            ranked.append((ahead[ticket.user_id], self._served.get(ticket.user_id, 0), ticket))
             ahead[ticket.user_id] += 1
-        return [ticket for _, _, ticket in sorted(ranked, key=lambda each: each[:2])]
+        return [ticket for _, _, ticket in sorted(ranked, key=lambda each: each[:2])]  # stable: arrival comes last

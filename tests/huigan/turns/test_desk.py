@@ -1,0 +1,299 @@
+"""Turns from the question to the recorded answer, whatever happens on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from huigan.serving.client import AsyncOllama
+from huigan.turns import answering
+from huigan.turns.desk import Desk
+from huigan.turns.history import lines_for, prompt_of
+from huigan.turns.opening import Refusal, answer_again
+from storage import answers, deliveries, outbox, ratings, turns
+from storage.db import Database
+from storage.records import Ended, Thumb, TurnState
+from tests.fakes.ollama import BUSY, FakeOllama
+from tests.huigan.turns.conftest import AT, SYSTEM, deploy, says
+
+
+async def waits_for(fake: FakeOllama, tokens: int, nth: int = -1) -> None:
+    def sent(f: FakeOllama) -> bool:
+        return len(f.of("/api/chat")) > (max(nth, 0)) and f.of("/api/chat")[nth].tokens_sent >= tokens
+
+    await asyncio.to_thread(fake.wait_for, sent)
+
+
+async def test_an_answer_is_streamed_and_recorded_with_what_it_was_given_to(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("春天来了。")
+    turn = says(sqlite_db, "写一句诗")
+    views = [view async for view in desk.hand_in(turn).watch()]
+    last = views[-1]
+    assert (last.phase, last.ended, last.text) == (answering.Phase.CLOSED, Ended.COMPLETE, "春天来了。")
+    assert last.answer is not None
+    kept = sqlite_db.read(answers.get, last.answer.id)
+    assert (kept.text, kept.tag, kept.release_id) == ("春天来了。", "base:v1", 1)
+    assert kept.prompt_tokens
+    assert kept.seen.options == {"num_predict": 256}
+    assert sqlite_db.read(prompt_of, kept) == fake.last("/api/chat").messages
+    assert fake.last("/api/chat").messages == [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": "写一句诗"},
+    ]
+    assert sqlite_db.read(turns.get, turn.id).state is TurnState.CLOSED
+
+
+async def test_the_second_question_is_asked_with_the_first_and_its_answer(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("Paris.")
+    await desk.hand_in(says(sqlite_db, "Capital of France?")).closed()
+    await desk.hand_in(says(sqlite_db, "And of Italy?")).closed()
+    assert [line["content"] for line in fake.last("/api/chat").messages] == [
+        SYSTEM,
+        "Capital of France?",
+        "Paris.",
+        "And of Italy?",
+    ]
+
+
+async def test_a_correction_replaces_the_answer_in_what_comes_after_and_only_there(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("London.")
+    first = (await desk.hand_in(says(sqlite_db, "Capital of France?")).closed()).answer
+    assert first is not None
+    sqlite_db.write(ratings.add, first.id, 1, Thumb.DOWN, AT, correction="Paris.")
+    second = (await desk.hand_in(says(sqlite_db, "And of Italy?")).closed()).answer
+    assert second is not None
+    assert "Paris." in [line["content"] for line in fake.last("/api/chat").messages]
+    sqlite_db.write(ratings.add, first.id, 1, Thumb.DOWN, AT, correction="Lutetia.")
+    assert "Paris." in [line["content"] for line in sqlite_db.read(prompt_of, second)]
+
+
+async def test_messages_of_one_conversation_are_answered_one_after_the_other_in_their_order(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("one two", stalls_after=1)
+    first = desk.hand_in(says(sqlite_db, "first"))
+    second = desk.hand_in(says(sqlite_db, "second"))
+    await waits_for(fake, 1)
+    await asyncio.sleep(0.05)
+    assert len(fake.of("/api/chat")) == 1
+    assert second.view.position == 1
+    fake.resume()
+    await asyncio.gather(first.closed(), second.closed())
+    assert fake.last("/api/chat").messages[-1]["content"] == "second"
+    assert "one two" in [line["content"] for line in fake.last("/api/chat").messages]
+
+
+async def test_one_users_many_questions_do_not_keep_others_waiting(sqlite_db: Database, fake: FakeOllama) -> None:
+    deploy(sqlite_db, "base:v1")
+    fake.reply("one two", stalls_after=1)
+    async with Desk(sqlite_db, AsyncOllama(fake.host), streams=1) as desk:
+        many = [desk.hand_in(says(sqlite_db, f"a{n}", "ann", chat=f"room {n}")) for n in range(4)]
+        other = desk.hand_in(says(sqlite_db, "b", "bo"))
+        await waits_for(fake, 1)
+        assert other.view.position == 1
+        fake.resume()
+        await asyncio.gather(*(each.closed() for each in [*many, other]))
+    assert [each.messages[-1]["content"] for each in fake.of("/api/chat")] == ["a0", "b", "a1", "a2", "a3"]
+
+
+async def test_a_full_queue_refuses_and_the_message_is_kept(sqlite_db: Database, fake: FakeOllama) -> None:
+    deploy(sqlite_db, "base:v1")
+    fake.reply("one two", stalls_after=1)
+    async with Desk(sqlite_db, AsyncOllama(fake.host), streams=1, waiting=1) as desk:
+        streaming = desk.hand_in(says(sqlite_db, "a", "ann"))
+        await waits_for(fake, 1)
+        waiting = desk.hand_in(says(sqlite_db, "b", "bo"))
+        refused = await desk.hand_in(says(sqlite_db, "c", "cy")).closed()
+        assert (refused.ended, refused.error) == (Ended.FAILED, "queue_full")
+        fake.resume()
+        await asyncio.gather(streaming.closed(), waiting.closed())
+        again = sqlite_db.write(answer_again, 3, 3, AT)
+        assert not isinstance(again, Refusal)
+        assert (await desk.hand_in(again).closed()).ended is Ended.COMPLETE
+
+
+async def test_stop_ends_ollamas_generation_and_keeps_what_was_shown(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("one two three", stalls_after=2)
+    watched = desk.hand_in(says(sqlite_db, "count"))
+    await waits_for(fake, 2)
+    while watched.view.text != "one two":
+        await asyncio.sleep(0.01)
+    watched.stop()
+    closed = await watched.closed()
+    assert (closed.ended, closed.answer.text if closed.answer else "") == (Ended.STOPPED, "one two")
+    await asyncio.to_thread(fake.wait_for, lambda f: f.last("/api/chat").ended == "disconnected")
+
+
+async def test_a_waiting_turn_can_be_stopped_and_is_never_asked(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("one two", stalls_after=1)
+    first, second = desk.hand_in(says(sqlite_db, "first")), desk.hand_in(says(sqlite_db, "second"))
+    await waits_for(fake, 1)
+    second.stop()
+    assert (await second.closed()).ended is Ended.WITHDRAWN
+    fake.resume()
+    await first.closed()
+    assert len(fake.of("/api/chat")) == 1
+
+
+@pytest.mark.parametrize("how", ["dies_after", "drops_after"])
+async def test_a_stream_that_breaks_keeps_what_was_shown_and_can_be_tried_again(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, how: str
+) -> None:
+    fake.reply("one two three", **{how: 2})
+    broken = await desk.hand_in(says(sqlite_db, "count")).closed()
+    assert (broken.ended, broken.error, broken.text) == (Ended.BROKEN, "crashed", "one two")
+    assert broken.answer is not None
+    fake.reply("one two three")
+    again = sqlite_db.write(answer_again, broken.answer.message_id, 1, AT)
+    assert not isinstance(again, Refusal)
+    whole = await desk.hand_in(again).closed()
+    assert (whole.ended, whole.text) == (Ended.COMPLETE, "one two three")
+
+
+async def test_an_error_before_the_first_word_leaves_no_answer_and_admins_are_told_once_an_hour(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.inject("/api/chat", 404, "model 'base:v1' not found", times=2)
+    for text in ("a", "b"):
+        failed = await desk.hand_in(says(sqlite_db, text)).closed()
+        assert (failed.ended, failed.error, failed.answer) == (Ended.FAILED, "unknown_tag", None)
+    assert [notice.code for notice in sqlite_db.read(outbox.unsent)] == ["serving_trouble"]
+
+
+async def test_without_a_release_the_user_is_told(sqlite_db: Database, fake: FakeOllama) -> None:
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
+        assert (await desk.hand_in(says(sqlite_db, "hi")).closed()).error == "no_release"
+
+
+async def test_a_busy_ollama_is_asked_again(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "RETRY_SECONDS", (0.01, 0.01))
+    fake.inject("/api/chat", *BUSY, times=2)
+    assert (await desk.hand_in(says(sqlite_db, "hi")).closed()).ended is Ended.COMPLETE
+    fake.inject("/api/chat", *BUSY, times=3)
+    assert (await desk.hand_in(says(sqlite_db, "ho")).closed()).error == "busy"
+
+
+async def test_a_history_over_the_context_loses_its_oldest_messages_whole_and_says_how_many(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    fake.add("small:v1", parameters={"num_ctx": 200})
+    deploy(sqlite_db, "small:v1", num_ctx=200, num_predict=20)
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
+        for number in range(6):
+            fake.reply("ok")
+            last = await desk.hand_in(says(sqlite_db, f"{number} " + "word " * 10)).closed()
+            assert last.ended is Ended.COMPLETE
+    assert last.answer is not None
+    told = fake.last("/api/chat").messages
+    assert last.answer.seen.dropped == 10 - (len(told) - 2) > 0
+    assert (told[0]["role"], told[1]["role"], told[-1]["content"][:1]) == ("system", "user", "5")
+
+
+async def test_a_question_over_the_context_is_told_as_such(sqlite_db: Database, fake: FakeOllama) -> None:
+    fake.add("small:v1", parameters={"num_ctx": 100})
+    deploy(sqlite_db, "small:v1", num_ctx=100, num_predict=20)
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
+        refused = await desk.hand_in(says(sqlite_db, "word " * 200)).closed()
+    assert (refused.ended, refused.error) == (Ended.FAILED, "over_context")
+    assert refused.params["prompt_tokens"] > 100
+
+
+async def test_an_answer_ends_on_the_tag_it_began_with_and_the_next_uses_the_new_one(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("one two", stalls_after=1)
+    streaming = desk.hand_in(says(sqlite_db, "a", "ann"))
+    await waits_for(fake, 1)
+    fake.add("better:v2")
+    deploy(sqlite_db, "better:v2")
+    after = await desk.hand_in(says(sqlite_db, "b", "bo")).closed()
+    fake.resume()
+    before = await streaming.closed()
+    assert before.answer is not None
+    assert after.answer is not None
+    assert (before.answer.tag, after.answer.tag) == ("base:v1", "better:v2")
+    assert before.text == "one two"
+
+
+async def test_a_process_that_ends_records_what_streams_and_leaves_what_waits(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    deploy(sqlite_db, "base:v1")
+    fake.reply("one two three", stalls_after=2)
+    desk = Desk(sqlite_db, AsyncOllama(fake.host))
+    streaming, waiting = desk.hand_in(says(sqlite_db, "a")), desk.hand_in(says(sqlite_db, "b"))
+    while streaming.view.text != "one two":
+        await asyncio.sleep(0.01)
+    await desk.close()
+    closed = await streaming.closed()
+    assert closed.ended is Ended.INTERRUPTED
+    kept = sqlite_db.read(answers.of_turn, streaming.turn.id)
+    assert kept is not None
+    assert (kept.text, kept.ended) == ("one two", Ended.INTERRUPTED)
+    fake.resume()
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as restarted:
+        interrupted, left = await restarted.recover()
+        assert (interrupted, [turn.id for turn in left]) == ([], [waiting.turn.id])
+        assert (await restarted.hand_in(left[0]).closed()).ended is Ended.COMPLETE
+
+
+async def test_what_a_killed_process_had_shown_is_kept_and_marked(sqlite_db: Database, desk: Desk) -> None:
+    turn = says(sqlite_db, "a")
+    long_ago = datetime.now(UTC) - timedelta(minutes=5)
+    sqlite_db.write(turns.open_next, turn.id, "killed:1", long_ago)
+    sqlite_db.write(turns.checkpoint, turn.id, "killed:1", "one tw", "base:v1", long_ago)
+    interrupted, waiting = await desk.recover()
+    assert waiting == []
+    [(closed, answer)] = interrupted
+    assert (closed.id, answer.text if answer else "", answer.ended if answer else None) == (
+        turn.id,
+        "one tw",
+        Ended.INTERRUPTED,
+    )
+    assert await desk.recover() == ([], [])
+
+
+async def test_two_processes_answer_a_turn_once(sqlite_db: Database, desk: Desk, fake: FakeOllama) -> None:
+    turn = says(sqlite_db, "a")
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as other:
+        await asyncio.gather(desk.hand_in(turn).closed(), other.hand_in(turn).closed())
+    assert len(fake.of("/api/chat")) == 1
+    assert len(sqlite_db.read(answers.of_message, turn.message_id)) == 1
+
+
+async def test_a_reply_to_an_older_answer_continues_from_there(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    fake.reply("Paris.")
+    first = (await desk.hand_in(says(sqlite_db, "Capital of France?")).closed()).answer
+    assert first is not None
+    sqlite_db.write(deliveries.add, first.id, "terminal", "ann", ["77"], AT)
+    await desk.hand_in(says(sqlite_db, "Tell me a joke.")).closed()
+    reply = says(sqlite_db, "How many people live there?", reply_to="77")
+    lines, _ = sqlite_db.read(lines_for, reply.message_id)
+    assert [line.text for line in lines] == ["Capital of France?", "Paris.", "How many people live there?"]
+
+
+async def test_a_message_said_twice_is_one_message(sqlite_db: Database, desk: Desk) -> None:
+    turn = says(sqlite_db, "hi", source="telegram:1:1")
+    assert says(sqlite_db, "hi", source="telegram:1:1").id == turn.id
+    await desk.hand_in(turn).closed()
+    from huigan.turns.opening import Place, Speaker, open_turn
+    from storage.records import ChatKind
+
+    place = Place("terminal", "ann", ChatKind.PRIVATE)
+    assert sqlite_db.write(open_turn, place, Speaker("ann"), "hi", "telegram:1:1", AT) is None

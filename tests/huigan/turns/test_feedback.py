@@ -1,0 +1,120 @@
+"""Ratings, reasons, corrections and comparisons: repeated without harm, replaced by the newest, refused to strangers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from huigan.turns import feedback
+from huigan.turns.desk import Desk
+from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet
+from storage import comparisons, ratings, users
+from storage.db import Database
+from storage.records import Answer, ChatKind, Pick, Rating, Reason, Role, Thumb
+from tests.fakes.ollama import FakeOllama
+from tests.huigan.turns.conftest import AT, says
+
+
+@pytest.fixture
+async def answer(sqlite_db: Database, desk: Desk, fake: FakeOllama) -> Answer:
+    fake.reply("London.")
+    given = (await desk.hand_in(says(sqlite_db, "Capital of France?")).closed()).answer
+    assert given is not None
+    return given
+
+
+async def answered_again(db: Database, desk: Desk, fake: FakeOllama, first: Answer, text: str) -> Answer:
+    fake.reply(text)
+    turn = db.write(answer_again, first.message_id, 1, AT)
+    assert not isinstance(turn, Refusal)
+    given = (await desk.hand_in(turn).closed()).answer
+    assert given is not None
+    return given
+
+
+def stranger(db: Database) -> int:
+    user, _ = db.write(meet, Place("terminal", "eve", ChatKind.PRIVATE), Speaker("eve"), AT)
+    return user.id
+
+
+def test_a_rating_pressed_twice_is_one_and_a_change_of_mind_is_the_newest(sqlite_db: Database, answer: Answer) -> None:
+    first = sqlite_db.write(feedback.rate, answer.id, 1, Thumb.UP, AT)
+    assert sqlite_db.write(feedback.rate, answer.id, 1, Thumb.UP, AT) == first
+    sqlite_db.write(feedback.rate, answer.id, 1, Thumb.DOWN, AT)
+    assert [each.thumb for each in sqlite_db.read(ratings.counting)] == [Thumb.DOWN]
+    sqlite_db.write(feedback.rate, answer.id, 1, Thumb.WITHDRAWN, AT)
+    assert sqlite_db.read(ratings.counting) == []
+
+
+def test_a_reason_and_a_correction_are_kept_together_and_go_with_a_thumb_up(
+    sqlite_db: Database, answer: Answer
+) -> None:
+    sqlite_db.write(feedback.rate, answer.id, 1, Thumb.DOWN, AT)
+    sqlite_db.write(feedback.give_reason, answer.id, 1, Reason.WRONG, AT)
+    sqlite_db.write(feedback.correct, answer.id, 1, " Paris. ", AT)
+    [counting] = sqlite_db.read(ratings.counting)
+    assert (counting.thumb, counting.reason, counting.correction) == (Thumb.DOWN, Reason.WRONG, "Paris.")
+    sqlite_db.write(feedback.give_reason, answer.id, 1, Reason.OTHER, AT)
+    [counting] = sqlite_db.read(ratings.counting)
+    assert (counting.reason, counting.correction) == (Reason.OTHER, "Paris.")
+    sqlite_db.write(feedback.rate, answer.id, 1, Thumb.UP, AT)
+    [counting] = sqlite_db.read(ratings.counting)
+    assert (counting.thumb, counting.reason, counting.correction) == (Thumb.UP, None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("  ", "empty_correction"), ("London.", "correction_is_the_answer"), ("x" * 40_000, "message_too_long")],
+)
+def test_a_correction_that_says_nothing_is_refused(sqlite_db: Database, answer: Answer, text: str, code: str) -> None:
+    assert sqlite_db.write(feedback.correct, answer.id, 1, text, AT) == Refusal(code)
+    assert sqlite_db.read(ratings.counting) == []
+
+
+def test_strangers_the_blocked_and_unknown_answers_are_refused(sqlite_db: Database, answer: Answer) -> None:
+    eve = stranger(sqlite_db)
+    assert sqlite_db.write(feedback.rate, answer.id, eve, Thumb.DOWN, AT) == Refusal("not_yours")
+    assert sqlite_db.write(feedback.rate, 999, 1, Thumb.DOWN, AT) == Refusal("no_such_answer")
+    sqlite_db.write(users.set_role, 1, Role.BLOCKED)
+    assert sqlite_db.write(feedback.rate, answer.id, 1, Thumb.UP, AT) == Refusal("blocked")
+    assert sqlite_db.write(answer_again, answer.message_id, 1, AT) == Refusal("blocked")
+
+
+async def test_in_a_group_everybody_may_rate(sqlite_db: Database, desk: Desk) -> None:
+    given = (await desk.hand_in(says(sqlite_db, "hi", chat="lab")).closed()).answer
+    assert given is not None
+    assert isinstance(sqlite_db.write(feedback.rate, given.id, stranger(sqlite_db), Thumb.UP, AT), Rating)
+
+
+async def test_two_answers_are_compared_in_the_order_they_were_shown(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, answer: Answer
+) -> None:
+    assert sqlite_db.read(feedback.offer, answer.message_id, random.Random(1)) is None
+    second = await answered_again(sqlite_db, desk, fake, answer, "Paris.")
+    orders = {
+        tuple(each.id for each in sqlite_db.read(feedback.offer, answer.message_id, random.Random(seed)) or ())
+        for seed in range(16)
+    }
+    assert orders == {(answer.id, second.id), (second.id, answer.id)}
+    sqlite_db.write(feedback.compare, second.id, answer.id, 1, Pick.LEFT, AT)
+    sqlite_db.write(feedback.compare, second.id, answer.id, 1, Pick.LEFT, AT)
+    [picked] = sqlite_db.read(comparisons.counting)
+    assert picked.chosen_and_rejected == (second.id, answer.id)
+    sqlite_db.write(feedback.compare, answer.id, second.id, 1, Pick.LEFT, AT)
+    [picked] = sqlite_db.read(comparisons.counting)
+    assert picked.chosen_and_rejected == (answer.id, second.id)
+    assert sqlite_db.write(feedback.compare, answer.id, answer.id, 1, Pick.LEFT, AT) == Refusal("not_a_pair")
+
+
+async def test_two_answers_that_say_the_same_are_not_offered(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, answer: Answer
+) -> None:
+    await answered_again(sqlite_db, desk, fake, answer, "London.")
+    assert sqlite_db.read(feedback.offer, answer.message_id, random.Random(1)) is None
+
+
+def test_only_the_author_may_have_it_answered_again(sqlite_db: Database, answer: Answer) -> None:
+    assert sqlite_db.write(answer_again, answer.message_id, stranger(sqlite_db), AT) == Refusal("not_yours")
+    sqlite_db.write(answer_again, answer.message_id, 1, AT)
+    assert sqlite_db.write(answer_again, answer.message_id, 1, AT) == Refusal("already_answering")

@@ -1,0 +1,77 @@
+"""What an answer is given to: history as it was picked and corrected, and never more of it than fits."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from huigan.turns.prompts import Line, estimate_tokens, fitted, history
+from storage.records import Answer, Comparison, Ended, Message, Pick, Rating, Seen, Thumb
+from tests.huigan.turns.conftest import AT
+
+
+def message(number: int, parent: int | None = None) -> Message:
+    return Message(number, 1, 1, f"m{number}", f"s{number}", parent, AT)
+
+
+def answer(number: int, of: int, text: str | None = None) -> Answer:
+    seen = Seen("", [], 0, "", {})
+    words = f"a{number}" if text is None else text
+    return Answer(number, number, of, 1, words, "", 1, 1, "t", seen, 1, 1, 1.0, 1.0, Ended.COMPLETE, AT)
+
+
+def texts(lines: list[Line]) -> list[str]:
+    return [line.text for line in lines]
+
+
+MESSAGES = [message(1), message(2), message(3)]
+ANSWERS = [answer(1, 1), answer(2, 1), answer(3, 2)]
+
+
+def test_the_last_answer_of_a_message_counts() -> None:
+    assert texts(history(MESSAGES[2], MESSAGES, ANSWERS, [], [])) == ["m1", "a2", "m2", "a3"]
+
+
+def test_a_picked_answer_counts_more_than_the_last_and_the_newest_pick_most() -> None:
+    picks = [Comparison(1, 1, 2, 1, 1, Pick.LEFT, AT), Comparison(2, 1, 2, 1, 1, Pick.RIGHT, AT)]
+    assert texts(history(MESSAGES[2], MESSAGES, ANSWERS, [], picks)) == ["m1", "a1", "m2", "a3"]
+    tie = [*picks, Comparison(3, 1, 1, 2, 1, Pick.TIE, AT)]
+    assert texts(history(MESSAGES[2], MESSAGES, ANSWERS, [], tie)) == ["m1", "a1", "m2", "a3"]
+
+
+def test_a_correction_replaces_its_answer() -> None:
+    ratings = [Rating(9, 2, 1, Thumb.DOWN, None, "better", AT)]
+    lines = history(MESSAGES[2], MESSAGES, ANSWERS, ratings, [])
+    assert texts(lines) == ["m1", "better", "m2", "a3"]
+    assert (lines[1].kind, lines[1].id, lines[1].role) == ("correction", 9, "assistant")
+
+
+def test_a_message_without_an_answer_is_left_out() -> None:
+    assert texts(history(MESSAGES[2], MESSAGES, ANSWERS[:2], [], [])) == ["m1", "a2"]
+    assert texts(history(MESSAGES[2], MESSAGES, [*ANSWERS[:2], answer(3, 2, "")], [], [])) == ["m1", "a2"]
+
+
+def test_a_reply_to_an_answer_continues_from_it() -> None:
+    reply = message(4, parent=1)
+    assert texts(history(reply, [*MESSAGES, reply], ANSWERS, [], [])) == ["m1", "a1"]
+
+
+LINES = st.lists(st.text(max_size=40), min_size=1, max_size=12).map(
+    lambda said: [Line("answer" if n % 2 else "message", n, text) for n, text in enumerate(said)]
+)
+
+
+@given(LINES, st.integers(0, 200), st.floats(0.5, 3))
+def test_what_is_kept_is_the_end_of_the_history_and_begins_with_a_message(
+    lines: list[Line], budget: int, scale: float
+) -> None:
+    prompt = fitted("system", lines, budget, scale)
+    assert list(prompt.lines) == lines[prompt.dropped :]
+    assert prompt.lines[-1] == lines[-1]
+    assert len(prompt.lines) == 1 or prompt.lines[0].role == "user"
+    assert len(prompt.lines) == 1 or prompt.estimated_tokens * scale <= budget + 1e-6
+
+
+def test_chinese_is_estimated_at_a_token_a_character() -> None:
+    assert estimate_tokens("回甘茶馆") > estimate_tokens("") + 3
+    assert estimate_tokens("abc" * 10) < estimate_tokens("回甘茶" * 10)
