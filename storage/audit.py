@@ -13,7 +13,7 @@ from storage.rows import add, every
 from storage.tables import audit
 
 
-def record(session: Session, user_id: int | None, act: str, at: datetime, **params: Any) -> AuditEntry:
+def record(session: Session, /, user_id: int | None, act: str, at: datetime, **params: Any) -> AuditEntry:
     """`user_id` None: the program itself, or whoever has its terminal."""
     return add(session, AuditEntry, audit, user_id=user_id, act=act, params=params, at=at)
 

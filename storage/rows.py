@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row, Table, insert
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 R = TypeVar("R")
@@ -33,9 +34,17 @@ def add(session: Session, kind: type[R], table: Table, /, **values: Any) -> R:
 
 def add_once(session: Session, kind: type[R], table: Table, /, **values: Any) -> R | None:
     """Insert one row, or nothing (None) where a unique constraint already holds one like it."""
-    if session.get_bind().dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as upsert
-    else:
-        from sqlalchemy.dialects.sqlite import insert as upsert  # type: ignore[assignment]
-    row = session.execute(upsert(table).values(**values).on_conflict_do_nothing().returning(table)).first()
-    return None if row is None else as_record(kind, row)
+    query = _insert(session, table).values(**values).on_conflict_do_nothing().returning(table)
+    return first(session, kind, query)
+
+
+def put_row(session: Session, kind: type[R], table: Table, key: str, /, **values: Any) -> R:
+    """Insert one row, or overwrite the one that has the same `key`; safe where several do so at once."""
+    query = _insert(session, table).values(**values)
+    query = query.on_conflict_do_update(index_elements=[key], set_=values)
+    return as_record(kind, session.execute(query.returning(table)).one())
+
+
+def _insert(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
+    is_postgres = session.get_bind().dialect.name == "postgresql"
+    return postgresql.insert(table) if is_postgres else sqlite.insert(table)

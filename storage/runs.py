@@ -124,7 +124,9 @@ def ask_cancel(session: Session, run_id: int, at: datetime) -> Run | None:
     """A queued run is cancelled at once; a running one is asked to stop. None if it is neither."""
     known = get(session, run_id)
     if known.state is RunState.QUEUED:
-        return move(session, run_id, known.attempt, RunState.QUEUED, RunState.CANCELLED, at)
+        cancelled = move(session, run_id, known.attempt, RunState.QUEUED, RunState.CANCELLED, at)
+        if cancelled is not None:
+            return cancelled  # else it was claimed just now, which PostgreSQL lets happen between two statements
     return first(
         session,
         Run,
@@ -146,16 +148,17 @@ def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
     return [each for each in moved if each is not None]
 
 
-def release_worker(session: Session, lost: Run, at: datetime) -> Run | None:
-    """What becomes of a running run whose worker is gone.
+def release_worker(session: Session, lost: Run, at: datetime, *, orderly: bool = False) -> Run | None:
+    """What becomes of a running run whose worker is gone. None if `lost` is not that run's attempt any more.
 
-    Where another run of the lane is queued meanwhile, that one stands in for it: one queued run a lane.
+    A worker that leaves in order costs the run none of its attempts. Where another run of the lane is queued
+    meanwhile, that one stands in for it: one queued run a lane.
     """
     after, error = RunState.QUEUED, None
     if lost.cancel_asked_at is not None:
         after = RunState.CANCELLED
-    elif lost.attempt >= MAX_ATTEMPTS:
-        after, error = RunState.FAILED, {"code": "worker_lost", "attempts": lost.attempt}
+    elif not orderly and (losses := _losses(session, lost.id) + 1) >= MAX_ATTEMPTS:
+        after, error = RunState.FAILED, {"code": "worker_lost", "attempts": losses}
     elif _queued(session, lost.lane) is not None:
         after, error = RunState.CANCELLED, {"code": "replaced_by_queued"}
     return move(
@@ -167,7 +170,7 @@ def release_worker(session: Session, lost: Run, at: datetime) -> Run | None:
         at,
         worker=None,
         error=error,
-        detail={"lost": lost.worker},
+        detail={"handed_back" if orderly else "lost": lost.worker},
     )
 
 
@@ -179,14 +182,22 @@ def get(session: Session, run_id: int) -> Run:
     return found
 
 
-def newest(session: Session, limit: int = 20, *, states: frozenset[RunState] | None = None) -> list[Run]:
+def newest(
+    session: Session, limit: int = 20, *, states: frozenset[RunState] | None = None, lane: str | None = None
+) -> list[Run]:
     """Newest first."""
     query = select(run).order_by(run.c.id.desc()).limit(limit)
+    if lane is not None:
+        query = query.where(run.c.lane == lane)
     return every(session, Run, query if states is None else query.where(run.c.state.in_(sorted(states))))
 
 
 def events(session: Session, run_id: int) -> list[RunEvent]:
     return every(session, RunEvent, select(run_event).where(run_event.c.run_id == run_id).order_by(run_event.c.id))
+
+
+def _losses(session: Session, run_id: int) -> int:
+    return sum("lost" in event.detail for event in events(session, run_id))
 
 
 def _queued(session: Session, lane: str) -> Run | None:

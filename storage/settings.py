@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.records import Setting
-from storage.rows import add, first
+from storage.rows import first, put_row
 from storage.tables import setting
 
 
@@ -18,5 +18,4 @@ def get(session: Session, key: str) -> Setting | None:
 
 
 def put(session: Session, key: str, value: Any, by_user_id: int | None, at: datetime) -> Setting:
-    session.execute(delete(setting).where(setting.c.key == key))
-    return add(session, Setting, setting, key=key, value=value, by_user_id=by_user_id, set_at=at)
+    return put_row(session, Setting, setting, "key", key=key, value=value, by_user_id=by_user_id, set_at=at)

@@ -1,0 +1,126 @@
+"""Runs, as an operator sees them: started, cancelled, and told of when they end. Knows nothing of training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from huigan.operate import workers
+from huigan.operate.refusals import Refusal
+from storage import audit, deployments, outbox, runs
+from storage.db import Database
+from storage.recipe import Recipe
+from storage.records import Run, RunState
+
+
+@dataclass(frozen=True)
+class Enqueued:
+    run: Run
+    trainer_lives: bool  # False: say that the run waits until someone starts `huigan trainer`
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """A queued run is cancelled; one that was running has been asked to stop, which takes seconds."""
+
+    run: Run
+
+
+def enqueue(
+    db: Database, recipe: Recipe, *, why: str, by_user_id: int | None, at: datetime, dataset_only: bool = False
+) -> Enqueued | Refusal:
+    """Refused where it could only fail (`no_base`, `no_weights`), or one waits already (`already_queued`)."""
+    return db.write(_enqueue, recipe, why, by_user_id, at, dataset_only)
+
+
+def _enqueue(
+    session: Session, recipe: Recipe, why: str, by_user_id: int | None, at: datetime, dataset_only: bool
+) -> Enqueued | Refusal:
+    result = _queue(session, recipe, why, by_user_id, at, dataset_only)
+    told = {"refused": result.code} if isinstance(result, Refusal) else {"run": result.run.id}
+    audit.record(session, by_user_id, "run.enqueue", at, recipe=recipe.name, lane=recipe.lane, why=why, **told)
+    return result
+
+
+def _queue(
+    session: Session, recipe: Recipe, why: str, by_user_id: int | None, at: datetime, dataset_only: bool
+) -> Enqueued | Refusal:
+    if not dataset_only and (lacking := lacks(session)):
+        return lacking
+    added = runs.enqueue(
+        session, recipe.lane, recipe.to_dict(), why, at, by_user_id=by_user_id, dataset_only=dataset_only
+    )
+    if added is None:
+        waiting = runs.newest(session, 1, states=frozenset({RunState.QUEUED}), lane=recipe.lane)
+        return Refusal("already_queued", {"run": waiting[0].id if waiting else None, "lane": recipe.lane})
+    return Enqueued(added, workers.is_alive(session, at))
+
+
+def lacks(session: Session) -> Refusal | None:
+    """What keeps every run from succeeding, if anything does."""
+    live = deployments.live(session)
+    if live is None:
+        return Refusal("no_base")
+    return None if live.artefact.weights else Refusal("no_weights", {"tag": live.release.tag})
+
+
+def cancel(db: Database, run_id: int, *, by_user_id: int | None, at: datetime) -> Cancelled | Refusal:
+    """Refused if there is no such run (`unknown_run`), or it neither waits nor runs (`run_not_active`)."""
+    return db.write(_cancel, run_id, by_user_id, at)
+
+
+def _cancel(session: Session, run_id: int, by_user_id: int | None, at: datetime) -> Cancelled | Refusal:
+    result = _ask(session, run_id, at)
+    told = {"refused": result.code} if isinstance(result, Refusal) else {}
+    audit.record(session, by_user_id, "run.cancel", at, run=run_id, **told)
+    return result
+
+
+def _ask(session: Session, run_id: int, at: datetime) -> Cancelled | Refusal:
+    try:
+        known = runs.get(session, run_id)
+    except LookupError:
+        return Refusal("unknown_run", {"run": run_id})
+    asked = runs.ask_cancel(session, run_id, at)
+    if asked is None:
+        return Refusal("run_not_active", {"run": run_id, "state": known.state})
+    announce(session, asked, at)
+    return Cancelled(asked)
+
+
+def fail(session: Session, run_id: int, attempt: int, error: Mapping[str, Any], at: datetime) -> Run | None:
+    """End a running run as failed; `error` is {"code": …} with parameters. None if this attempt is over."""
+    failed = runs.move(
+        session, run_id, attempt, RunState.RUNNING, RunState.FAILED, at, detail=error, error=dict(error), worker=None
+    )
+    return announce(session, failed, at) if failed else None
+
+
+def lose(session: Session, lost: Run, at: datetime, *, orderly: bool = False) -> Run | None:
+    """What becomes of a running run whose worker is gone, or in order lets go of it. None if this attempt is over."""
+    moved = runs.release_worker(session, lost, at, orderly=orderly)
+    return announce(session, moved, at) if moved else None
+
+
+def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
+    """Put back, fail or cancel what lost its worker."""
+    return [announce(session, moved, at) for moved in runs.reap(session, beaten_before, at)]
+
+
+def announce(session: Session, ended: Run, at: datetime) -> Run:
+    """Put news of a run that has ended into the outbox, once: for whoever asked for it, else for every admin.
+
+    Call it in the transaction of the move. A run that goes on is no news.
+    """
+    if ended.state in {RunState.QUEUED, RunState.RUNNING}:
+        return ended
+    params = {"run": ended.id, "lane": ended.lane, "why": ended.why, "error": ended.error}
+    code = f"run_{ended.state.lower()}"
+    # A proposal needs an admin, whoever asked for the run.
+    user_id = None if ended.state is RunState.AWAITING_APPROVAL else ended.by_user_id
+    outbox.put(session, code, params, at, user_id=user_id, key=f"run:{ended.id}:{ended.state}")
+    return ended
