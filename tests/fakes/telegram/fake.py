@@ -5,7 +5,7 @@
         alice = fake.user("Alice")
         chat = fake.private(alice)
         alice.says(chat, "你好")
-        answer = fake.wait_for(lambda: chat.answers and chat.answers[-1])
+        answer = fake.wait_for(lambda: chat.last_answer)
         alice.presses(answer, "👍")
 
 It refuses what Telegram refuses, in Telegram's words. Unknown parameters are accepted and recorded, as on Telegram.
@@ -23,8 +23,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
-
-import uvicorn
 
 from .calls import Call
 from .clock import Clock
@@ -77,6 +75,7 @@ class FakeTelegram:
         self._port = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken: asyncio.Event | None = None
+        self._stop: asyncio.Event | None = None
 
     # The server
 
@@ -94,28 +93,27 @@ class FakeTelegram:
         listening = socket.create_server(("127.0.0.1", self._port))
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer, by Nagle's rule
         self._port, self.is_stopping = listening.getsockname()[1], False
-        servers: list[uvicorn.Server] = []
-        thread = threading.Thread(target=self._serve, args=(listening, servers), name="fake-telegram", daemon=True)
+        started = threading.Event()
+        thread = threading.Thread(target=self._serve, args=(listening, started), name="fake-telegram", daemon=True)
         thread.start()
         try:
-            self.wait_for(lambda: servers and servers[0].started, timeout=10)
+            assert started.wait(10), "the server did not start"
             yield self
         finally:
             self.is_stopping = True
             self.wake()
-            servers[0].should_exit = servers[0].force_exit = True
             thread.join(timeout=10)
             listening.close()
         if self.crashes:
             raise AssertionError("the fake itself is broken") from self.crashes[0]
 
-    def _serve(self, listening: socket.socket, servers: list[uvicorn.Server]) -> None:
+    def _serve(self, listening: socket.socket, started: threading.Event) -> None:
         async def main() -> None:
-            self._loop, self._woken = asyncio.get_running_loop(), asyncio.Event()
+            self._loop, self._woken, self._stop = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
             try:
-                await self._wire.serve(listening, servers)
+                await self._wire.serve(listening, started, self._stop)
             finally:
-                self._loop = self._woken = None
+                self._loop = self._woken = self._stop = None
 
         asyncio.run(main())
 
@@ -167,9 +165,13 @@ class FakeTelegram:
         self.wake()
 
     def wake(self) -> None:
-        loop, woken = self._loop, self._woken
-        if loop is not None and woken is not None and not loop.is_closed():
+        loop, woken, stop = self._loop, self._woken, self._stop
+        if loop is None or woken is None or stop is None:
+            return
+        with contextlib.suppress(RuntimeError):  # the loop has just closed: nobody waits on it any more
             loop.call_soon_threadsafe(woken.set)
+            if self.is_stopping:
+                loop.call_soon_threadsafe(stop.set)
 
     async def changed(self, timeout_seconds: float) -> None:
         """On the server's loop: until something happens, or the time is over."""
@@ -282,7 +284,7 @@ class FakeTelegram:
     def calls_to(self, method: str) -> list[Call]:
         return [call for call in self.calls if call.method.lower() == method.lower()]
 
-    def wait_for(self, predicate: Callable[[], T], timeout: float = 10.0, *, about: str = "") -> T:
+    def wait_for(self, predicate: Callable[[], T | None], timeout: float = 10.0, *, about: str = "") -> T:
         """The predicate's first true value; on time-out an AssertionError with all that happened."""
         ends_at = time.monotonic() + timeout
         with self._condition:
@@ -292,7 +294,7 @@ class FakeTelegram:
                 self._condition.wait(0.05)  # time itself may make it true
         return found
 
-    async def until(self, predicate: Callable[[], T], timeout: float = 10.0, *, about: str = "") -> T:
+    async def until(self, predicate: Callable[[], T | None], timeout: float = 10.0, *, about: str = "") -> T:
         """`wait_for` for async tests."""
         ends_at = time.monotonic() + timeout
         while True:

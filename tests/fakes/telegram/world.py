@@ -169,6 +169,10 @@ class Chat:
         return [message for message in self.messages if message.from_bot]
 
     @property
+    def last_answer(self) -> Message | None:
+        return self.answers[-1] if self.answers else None
+
+    @property
     def texts(self) -> list[str]:
         return [message.text for message in self.messages]
 
