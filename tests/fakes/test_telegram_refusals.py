@@ -275,6 +275,38 @@ async def test_what_fits_exactly_is_accepted(bot: Bot, alice: Person, chat: Chat
     assert press.answer == "字" * 200
 
 
+ENTITIES = [
+    ("x", "can't parse entities JSON object"),
+    ({}, "expected an Array of MessageEntity"),
+    (["bold"], "can't parse MessageEntity: expected an Object"),
+    ([{"type": "bold", "offset": 0}], "can't parse MessageEntity: Can't find field \"length\""),
+    (
+        [{"type": "bold", "offset": "0", "length": 1}],
+        'can\'t parse MessageEntity: Field "offset" must be of type Number',
+    ),
+    ([{"type": 1, "offset": 0, "length": 1}], 'can\'t parse MessageEntity: Field "type" must be of type String'),
+    ([{"type": "text_link", "offset": 0, "length": 1}], "can't parse MessageEntity: Can't find field \"url\""),
+]
+
+
+@pytest.mark.parametrize(("entities", "reason"), ENTITIES)
+def test_entities_of_the_wrong_shape_are_refused(fake: FakeTelegram, chat: Chat, entities: object, reason: str) -> None:
+    params = {"chat_id": chat.id, "text": "a", "entities": entities}
+    answer = httpx.post(f"{fake.base_url}{fake.token}/sendMessage", json=params)
+    assert answer.json()["description"] == f"Bad Request: {reason}"
+
+
+async def test_entities_of_unknown_type_are_left_out_without_a_word(bot: Bot, chat: Chat) -> None:
+    sent = await bot.send_message(chat.id, "ab", entities=[MessageEntity("blod", 0, 1), MessageEntity(BOLD, 1, 1)])
+    assert [(each.type, each.offset) for each in sent.entities] == [(BOLD, 1)]
+
+
+async def test_a_prompt_that_asks_for_a_reply_shows_as_such(bot: Bot, chat: Chat) -> None:
+    await bot.send_message(chat.id, "写", reply_markup=ForceReply())
+    await bot.send_message(chat.id, "不写")
+    assert [message.asks_for_reply for message in chat.messages] == [True, False]
+
+
 async def test_entities_past_the_hundredth_are_dropped_as_telegram_drops_them(bot: Bot, chat: Chat) -> None:
     sent = await bot.send_message(chat.id, "ab" * 101, entities=[MessageEntity(BOLD, 2 * i, 1) for i in range(101)])
     assert len(sent.entities) == 100
@@ -323,13 +355,13 @@ async def test_drafts_live_thirty_seconds_in_private_chats_only_and_end_with_the
         await bot.send_message_draft(group.id, 7, "a")
     await bot.send_message_draft(chat.id, 7, "")
     await bot.send_message_draft(chat.id, 7, "你", api_kwargs={"can_stop": True})
-    (draft,) = fake.drafts(chat)
+    (draft,) = chat.drafts
     assert (draft.frames, draft.can_stop) == (["", "你"], True)
     fake.clock.advance(31)
-    assert fake.drafts(chat) == []
+    assert chat.drafts == []
     await bot.send_message_draft(chat.id, 8, "你好")
     await bot.send_message(chat.id, "你好!")
-    assert fake.drafts(chat) == []
+    assert chat.drafts == []
     assert chat.texts == ["你好!"]
 
 

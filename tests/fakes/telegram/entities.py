@@ -14,6 +14,10 @@ Entity = dict[str, Any]
 MAX_ENTITIES = 100  # Telegram shows the first hundred and drops the rest without a word
 _LARGEST_OFFSET = 1_000_000
 _WHITE_SPACE = " \t\n\v\f\r\0"
+_GIVEN_KINDS = frozenset(  # others are left out without a word
+    {"bold", "italic", "underline", "strikethrough", "spoiler", "blockquote", "expandable_blockquote"}
+    | {"code", "pre", "text_link", "text_mention", "custom_emoji"}
+)
 _SPOTTED = {
     "bot_command": re.compile(r"(?<![\w/])/[A-Za-z0-9_]{1,64}(?:@[A-Za-z]\w{3,31})?"),
     "mention": re.compile(r"(?<![\w@/])@[A-Za-z]\w{3,31}"),
@@ -50,7 +54,9 @@ def read_entities(decoded: object) -> list[Entity]:
             if not isinstance(entity[field], kind):
                 name = "String" if kind is str else "Number"
                 raise bad_request(f'can\'t parse MessageEntity: Field "{field}" must be of type {name}')
-    return decoded
+        if entity["type"] == "text_link" and "url" not in entity:
+            raise bad_request("can't parse MessageEntity: Can't find field \"url\"")
+    return [entity for entity in decoded if entity["type"] in _GIVEN_KINDS]
 
 
 def check_entities(text: str, entities: list[Entity]) -> list[Entity]:

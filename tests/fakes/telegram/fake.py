@@ -32,7 +32,7 @@ from .people import Person
 from .updates import UpdateQueue
 from .webhook import Webhook
 from .wire import Wire
-from .world import JSON, Chat, Draft, Message, Press, StoredFile
+from .world import JSON, Chat, Message, Press, StoredFile
 
 TOKEN = "123456789:fake-token-for-tests-0123456789abcde"
 T = TypeVar("T")
@@ -129,7 +129,7 @@ class FakeTelegram:
     def private(self, person: Person, *, started: bool = True) -> Chat:
         """The chat of this person with the bot; before /start the bot may not write there."""
         if person.id not in self.chats:
-            self.chats[person.id] = Chat(person.id, "private", person.first_name, [person], person, started)
+            self.chats[person.id] = Chat(person.id, "private", person.first_name, [person], person, self.clock, started)
         return self.chats[person.id]
 
     def group(
@@ -142,9 +142,11 @@ class FakeTelegram:
         forum: bool = False,
     ) -> Chat:
         """A supergroup whose owner is the first member."""
-        chat = Chat(-1_000_000_000_000 - next(self._numbers), "supergroup", title, list(members), members[0])
+        chat = Chat(
+            -1_000_000_000_000 - next(self._numbers), "supergroup", title, list(members), members[0], self.clock
+        )
         chat.bot_is_admin, chat.privacy_mode, chat.is_forum = bot_is_admin, privacy_mode, forum
-        self.chats[chat.id] = chat
+        self.chats[chat_id] = chat
         return chat
 
     def topic(self, chat: Chat, name: str) -> int:
@@ -240,10 +242,6 @@ class FakeTelegram:
     def next_query_id(self) -> str:
         return str(4_000_000_000_000_000_000 + next(self._numbers))
 
-    def drafts(self, chat: Chat) -> list[Draft]:
-        """Those on the screen now."""
-        return [draft for draft in chat.all_drafts if draft.shown_until > self.clock.now()]
-
     # Faults
 
     def inject(
@@ -324,7 +322,7 @@ class FakeTelegram:
             marks += f" (edited {message.edits}x)" if message.edits else ""
             marks += " (deleted)" if message.deleted else ""
             yield f"  {message.id} {message.sender or 'BOT'}: {message.text!r}{marks}"
-        for draft in self.drafts(chat):
+        for draft in chat.drafts:
             yield f"  draft {draft.id}: {draft.text!r}"
 
 

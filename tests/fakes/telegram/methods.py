@@ -138,6 +138,7 @@ def send_message(fake: FakeTelegram, p: Params) -> object:
     markup = _markup(p, inline_only=False)
     text, entities = _text(p, "message is too long")
     message = Message(0, chat, None, fake.clock.now(), text, entities, markup, replied, thread)
+    message.asks_for_reply = "force_reply" in (p.decoded("reply_markup", "reply keyboard markup") or {})
     return _post(fake, chat, message)
 
 
@@ -200,7 +201,7 @@ def send_message_draft(fake: FakeTelegram, p: Params) -> object:
 
 
 def _show_draft(fake: FakeTelegram, chat: Chat, draft: Draft) -> None:
-    shown = next((each for each in fake.drafts(chat) if each.id == draft.id), None)
+    shown = next((each for each in chat.drafts if each.id == draft.id), None)
     draft.frames = [*(shown.frames if shown else []), draft.text]
     draft.shown_until = fake.clock.now() + DRAFT_SECONDS
     chat.all_drafts = [each for each in chat.all_drafts if each is not shown] + [draft]

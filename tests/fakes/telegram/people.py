@@ -108,7 +108,7 @@ class Person:
     def stops_draft(self, chat: Chat) -> None:
         """The Stop button beside a draft that was sent with can_stop."""
         with self._fake.changing():
-            draft = next((draft for draft in reversed(self._fake.drafts(chat)) if draft.can_stop), None)
+            draft = next((draft for draft in reversed(chat.drafts) if draft.can_stop), None)
             assert draft is not None, "there is no draft with a Stop button on the screen"
             payload: JSON = {"chat": chat.as_json(), "draft_id": draft.id}
             if draft.thread_id is not None:

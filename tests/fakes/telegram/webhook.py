@@ -59,11 +59,16 @@ class Webhook:
     async def _insist(self, client: httpx.AsyncClient, update: Update, chat_id: int) -> None:
         wait_seconds = FIRST_RETRY_SECONDS
         try:
-            while self.url and not await self._post(client, update):
+            while self._waits(update) and not await self._post(client, update):
                 await asyncio.sleep(wait_seconds)
                 wait_seconds = min(wait_seconds * 2, LONGEST_RETRY_SECONDS)
         finally:
             del self._in_flight[chat_id]
+
+    def _waits(self, update: Update) -> bool:
+        """Neither the webhook nor the update was dropped meanwhile."""
+        queue = self._fake.updates
+        return bool(self.url) and any(each is update for each in [*queue.repeats, *queue.pending])
 
     async def _post(self, client: httpx.AsyncClient, update: Update) -> bool:
         headers = {"X-Telegram-Bot-Api-Secret-Token": self.secret} if self.secret else {}

@@ -53,7 +53,9 @@ class Wire:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._route(scope, await _read_body(receive), receive, send)
+            body = await _read_body(receive)
+            if body is not None:
+                await self._route(scope, body, receive, send)
         except Exception as fault:
             self._fake.crashes.append(fault)  # told when the fake stops: uvicorn only answers 500
             raise
@@ -157,10 +159,13 @@ class Wire:
             gone.cancel()
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: Receive) -> bytes | None:
+    """None if whoever was sending it died meanwhile."""
     body, more = b"", True
     while more:
         event = await receive()
+        if event["type"] == "http.disconnect":
+            return None
         body += event.get("body", b"")
         more = event.get("more_body", False)
     return body

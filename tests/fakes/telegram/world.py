@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .clock import Clock
 from .entities import Entity
 from .keyboards import Markup
 
@@ -60,7 +61,7 @@ class Message:
     versions: list[Version] = field(default_factory=list)
     reactions: dict[int | str, list[str]] = field(default_factory=dict)
     dropped_entities: int = 0
-    service: JSON = field(default_factory=dict)
+    asks_for_reply: bool = False  # sent with ForceReply
 
     @property
     def from_bot(self) -> bool:
@@ -104,7 +105,7 @@ class Message:
             found["reply_markup"] = self.markup
         if self.edited_at is not None:
             found["edit_date"] = int(self.edited_at)
-        return found | self.service
+        return found
 
     def _file_as_json(self, file: StoredFile) -> object:
         if self.file_kind == "photo":
@@ -146,6 +147,7 @@ class Chat:
     title: str
     members: list[Person]
     owner: Person
+    clock: Clock
     bot_is_member: bool = True
     bot_is_admin: bool = False
     privacy_mode: bool = True
@@ -171,6 +173,11 @@ class Chat:
     @property
     def last_answer(self) -> Message | None:
         return self.answers[-1] if self.answers else None
+
+    @property
+    def drafts(self) -> list[Draft]:
+        """Those on the screen now."""
+        return [draft for draft in self.all_drafts if draft.shown_until > self.clock.now()]
 
     @property
     def texts(self) -> list[str]:
