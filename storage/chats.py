@@ -14,15 +14,18 @@ from storage.tables import chat, conversation
 
 
 def meet(session: Session, channel: str, external_id: str, kind: ChatKind, title: str, at: datetime) -> Chat:
-    query = select(chat).where(chat.c.channel == channel, chat.c.external_id == external_id)
-    known = first(session, Chat, query)
+    known = find(session, channel, external_id)
     if known is None:
         added = add_once(
             session, Chat, chat, channel=channel, external_id=external_id, kind=kind, title=title, created_at=at
         )
-        known = added or first(session, Chat, query)
+        known = added or find(session, channel, external_id)
         assert known is not None
     return known
+
+
+def find(session: Session, channel: str, external_id: str) -> Chat | None:
+    return first(session, Chat, select(chat).where(chat.c.channel == channel, chat.c.external_id == external_id))
 
 
 def get(session: Session, chat_id: int) -> Chat:

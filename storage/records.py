@@ -222,6 +222,30 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Showing:
+    """A turn that a channel has to show to its end, and the message in which it does."""
+
+    turn_id: int
+    channel: str
+    message: str | None  # None: nothing is shown yet
+    begun_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class CorrectionPrompt:
+    """The channel message that asked a user for the right answer: only a reply to it is a correction."""
+
+    id: int
+    answer_id: int
+    user_id: int
+    channel: str
+    chat: str
+    message: str
+    asked_at: datetime
+
+
+@dataclass(frozen=True)
 class Rating:
     """What one rater says of one answer, whole: the newest row of a rater counts and replaces the older ones."""
 

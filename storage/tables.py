@@ -279,6 +279,42 @@ delivery = Table(
     **_SQLITE,
 )
 
+showing = Table(
+    "showing",
+    metadata,
+    Column(
+        "turn_id",
+        BigInteger().with_variant(Integer, "sqlite"),
+        ForeignKey("turn.id"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("channel", String(16), nullable=False),
+    Column("message", String(64)),
+    _at("begun_at"),
+    _at("finished_at", nullable=True),
+    Index(
+        "ix_showing_unfinished",
+        "turn_id",
+        sqlite_where=text("finished_at IS NULL"),
+        postgresql_where=text("finished_at IS NULL"),
+    ),
+)
+
+correction_prompt = Table(
+    "correction_prompt",
+    metadata,
+    _id(),
+    _to("answer", "answer_id"),
+    _to("user", "user_id"),
+    Column("channel", String(16), nullable=False),
+    Column("chat", String(64), nullable=False),
+    Column("message", String(64), nullable=False),
+    _at("asked_at"),
+    UniqueConstraint("channel", "chat", "message"),
+    **_SQLITE,
+)
+
 rating = Table(
     "rating",
     metadata,
