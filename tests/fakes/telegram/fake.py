@@ -142,9 +142,8 @@ class FakeTelegram:
         forum: bool = False,
     ) -> Chat:
         """A supergroup whose owner is the first member."""
-        chat = Chat(
-            -1_000_000_000_000 - next(self._numbers), "supergroup", title, list(members), members[0], self.clock
-        )
+        chat_id = -1_000_000_000_000 - next(self._numbers)
+        chat = Chat(chat_id, "supergroup", title, list(members), members[0], self.clock)
         chat.bot_is_admin, chat.privacy_mode, chat.is_forum = bot_is_admin, privacy_mode, forum
         self.chats[chat_id] = chat
         return chat
