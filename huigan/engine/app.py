@@ -1,0 +1,512 @@
+"""Ollama's HTTP API over a library and its runners. Decides status codes and shapes; the work is done elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from huigan.engine import bodies, description, names, options
+from huigan.engine.bodies import ANY, BOOL, INT, LIST, MESSAGES, OBJECT, STRING, STRINGS, TOKENS
+from huigan.engine.errors import ApiError, missing_tag
+from huigan.engine.generation import Ask, Generation, Line, stamp
+from huigan.engine.library import Library, Recipe, Tag
+from huigan.engine.prompts import Message
+from huigan.engine.runners import Runners
+from huigan.llama.gguf import BadGguf
+
+log = logging.getLogger(__name__)
+
+# The version whose answers were recorded and are imitated; clients choose features by it.
+OLLAMA_VERSION = "0.33.0-rc2"
+_JSON, _JSON_UTF8, _NDJSON = "application/json", "application/json; charset=utf-8", "application/x-ndjson"
+_WRITE_BYTES = 1 << 20
+
+_ANSWER = {"model": STRING, "stream": BOOL, "format": ANY, "keep_alive": ANY, "options": OBJECT, "think": ANY} | {
+    "logprobs": BOOL,
+    "top_logprobs": INT,
+    "truncate": BOOL,
+    "shift": BOOL,
+    "_debug_render_only": BOOL,
+}
+_CHAT = {**_ANSWER, "messages": MESSAGES, "tools": LIST}
+_GENERATE = {**_ANSWER, "prompt": STRING, "system": STRING, "template": STRING, "raw": BOOL, "suffix": STRING} | {
+    "context": TOKENS,
+    "images": LIST,
+}
+_CREATE = {"model": STRING, "name": STRING, "from": STRING, "files": STRINGS, "template": STRING, "system": STRING} | {
+    "parameters": OBJECT,
+    "messages": MESSAGES,
+    "license": ANY,
+    "stream": BOOL,
+    "quantize": STRING,
+    "quantization": STRING,
+    "adapters": STRINGS,
+}
+_NAMED = {"model": STRING, "name": STRING}
+_SHOW = {**_NAMED, "verbose": BOOL, "system": STRING}
+_COPY = {"source": STRING, "destination": STRING}
+_PULL = {**_NAMED, "stream": BOOL}
+
+
+def build(library: Library, runners: Runners, threads: int) -> Starlette:
+    """The app; its runners end with it."""
+    api = _Api(library, runners, Generation(runners, threads))
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        await runners.close()
+
+    routes = [
+        Route("/", api.root, methods=["GET"]),
+        Route("/api/version", api.version, methods=["GET"]),
+        Route("/api/tags", api.tags, methods=["GET"]),
+        Route("/api/ps", api.ps, methods=["GET"]),
+        Route("/v1/models", api.openai_models, methods=["GET"]),
+        Route("/api/show", api.show, methods=["POST"]),
+        Route("/api/blobs/{digest}", api.head_blob, methods=["HEAD"]),
+        Route("/api/blobs/{digest}", api.put_blob, methods=["POST"]),
+        Route("/api/create", api.create, methods=["POST"]),
+        Route("/api/pull", api.pull, methods=["POST"]),
+        Route("/api/copy", api.copy, methods=["POST"]),
+        Route("/api/delete", api.delete, methods=["DELETE"]),
+        Route("/api/generate", api.generate, methods=["POST"]),
+        Route("/api/chat", api.chat, methods=["POST"]),
+    ]
+    handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
+        ApiError: _refused,
+        HTTPException: _no_route,
+        OSError: _os_failed,
+    }
+    return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+
+
+class _Api:
+    def __init__(self, library: Library, runners: Runners, generation: Generation) -> None:
+        self._library, self._runners, self._generation = library, runners, generation
+
+    async def root(self, _: Request) -> Response:
+        return PlainTextResponse("Ollama is running")
+
+    async def version(self, _: Request) -> Response:
+        return _json({"version": OLLAMA_VERSION})
+
+    async def tags(self, _: Request) -> Response:
+        tags = await asyncio.to_thread(self._library.tags)
+        return _json({"models": [await asyncio.to_thread(_listed, tag) for tag in tags]})
+
+    async def openai_models(self, _: Request) -> Response:
+        tags = await asyncio.to_thread(self._library.tags)
+        listed = [
+            {"id": str(tag.name), "object": "model", "created": int(tag.modified_at.timestamp()), "owned_by": "library"}
+            for tag in tags
+        ]
+        return _json({"object": "list", "data": listed}, content_type=_JSON)
+
+    async def ps(self, _: Request) -> Response:
+        return _json({"models": await asyncio.to_thread(self._loaded)})
+
+    def _loaded(self) -> list[Line]:
+        lines = []
+        for loaded in self._runners.loaded():
+            name = names.parse(loaded.tag)
+            assert name is not None
+            try:
+                tag = self._library.tag(name)
+            except FileNotFoundError:  # deleted while in use
+                continue
+            about = description.read(tag.gguf)
+            context = loaded.options.context_tokens
+            cache_bytes = about.cache_bytes_per_token * context * loaded.options.parallel
+            lines.append(
+                {
+                    "name": loaded.tag,
+                    "model": loaded.tag,
+                    "size": tag.gguf.stat().st_size + cache_bytes,
+                    "digest": tag.digest,
+                    "details": dict(tag.details),
+                    "expires_at": stamp(loaded.expires_at),
+                    "size_vram": 0,
+                    "context_length": context,
+                }
+            )
+        return lines
+
+    async def show(self, request: Request) -> Response:
+        body = bodies.decode(await request.body(), "ShowRequest", _SHOW)
+        asked = body.get("model") or body.get("name") or ""
+        if not asked:
+            raise ApiError(400, "model is required")
+        tag = await self._tag(asked)
+        return _json(await asyncio.to_thread(_shown, tag, body))
+
+    async def head_blob(self, request: Request) -> Response:
+        digest = request.path_params["digest"]
+        if not self._library.blob(digest).exists():
+            raise ApiError(404, f'blob "{digest}" not found')
+        return Response()
+
+    async def put_blob(self, request: Request) -> Response:
+        digest = request.path_params["digest"]
+        if self._library.blob(digest).exists():
+            return Response(status_code=200)
+        with self._library.incoming() as file:
+            try:
+                got = await _received(request, file)
+                if f"sha256:{got}" != digest:
+                    raise ApiError(400, f'digest mismatch, expected "{digest}", got "sha256:{got}"')
+                await asyncio.to_thread(self._library.keep, file, got)
+            finally:
+                self._library.discard(file)
+        return Response(status_code=201)
+
+    async def create(self, request: Request) -> Response:
+        body = bodies.decode(await request.body(), "CreateRequest", _CREATE)
+        steps: list[str] = []
+        try:
+            await asyncio.to_thread(lambda: self._library.create(self._recipe(body), steps.append))
+        except (ApiError, OSError) as error:
+            return _progress_failed(body, steps, _as_api_error(error))
+        return _progress(body, steps)
+
+    async def pull(self, request: Request) -> Response:
+        """Nothing is ever downloaded: a tag that exists is there already, and another cannot be had."""
+        body = bodies.decode(await request.body(), "PullRequest", _PULL)
+        name = names.parse(body.get("model") or body.get("name") or "")
+        if name is None:
+            raise ApiError(400, "invalid model name")
+        existing = await asyncio.to_thread(self._library.existing, name)
+        try:
+            await asyncio.to_thread(self._library.tag, existing)
+        except FileNotFoundError:
+            refusal = ApiError(500, f"pull model manifest: this engine downloads nothing: create {name} from a file")
+            return _progress_failed(body, ["pulling manifest"], refusal)
+        return _progress(body, ["pulling manifest", "success"])
+
+    async def copy(self, request: Request) -> Response:
+        body = bodies.decode(await request.body(), "CopyRequest", _COPY)
+        ends = []
+        for end in ("source", "destination"):
+            name = names.parse(body.get(end, ""))
+            if name is None:
+                raise ApiError(400, f'{end} "{body.get(end, "")}" is invalid')
+            ends.append(await asyncio.to_thread(self._library.existing, name))
+        try:
+            await asyncio.to_thread(self._library.copy, *ends)
+        except FileNotFoundError:
+            raise ApiError(404, f'model "{body["source"]}" not found') from None
+        return Response()
+
+    async def delete(self, request: Request) -> Response:
+        body = bodies.decode(await request.body(), "DeleteRequest", _NAMED)
+        asked = body.get("model") or body.get("name") or ""
+        name = names.parse(asked)
+        if name is None:
+            raise ApiError(400, f'name "{asked}" is invalid')
+        try:
+            await asyncio.to_thread(lambda: self._library.delete(self._library.existing(name)))
+        except FileNotFoundError:
+            raise missing_tag(asked) from None
+        return Response()
+
+    async def generate(self, request: Request) -> Response:
+        body = bodies.decode(await request.body(), "GenerateRequest", _GENERATE)
+        tag, keep_alive_seconds = await self._asked(body, unnamed=ApiError(404, "model '' not found"))
+        prompt = body.get("prompt", "")
+        if not prompt and keep_alive_seconds == 0:
+            return await self._unloaded(body, tag, _response)
+        _require_text(body, body.get("images"))
+        if body.get("suffix"):
+            raise ApiError(400, f"{tag.name.full} does not support insert")
+        if body.get("raw") and (body.get("template") or body.get("system") or body.get("context")):
+            raise ApiError(400, "raw mode does not support template, system, or context")
+        ask = partial(_ask, body, tag, keep_alive_seconds)
+        if not prompt:
+            return await self._preloaded(body, ask(), _response, "generate")
+        if body.get("raw"):
+            return await self._answer(body, ask(raw=prompt), _response, "generate")
+        context = bodies.tokens(body.get("context", []))
+        said = _with_system(
+            tag, body.get("system") or tag.system, [Message("user", prompt)], embed="context" not in body
+        )
+        wanted = ask(messages=said, context=tuple(context), template=body.get("template", ""), with_context=True)
+        return await self._answer(body, wanted, _response, "generate")
+
+    async def chat(self, request: Request) -> Response:
+        body = bodies.decode(await request.body(), "ChatRequest", _CHAT)
+        said = [Message(*each) for each in bodies.messages(body.get("messages", []), "ChatRequest.messages")]
+        tag, keep_alive_seconds = await self._asked(body, unnamed=ApiError(400, "model is required"))
+        if not said and keep_alive_seconds == 0:
+            return await self._unloaded(body, tag, _message)
+        _require_text(body, None)
+        if body.get("tools"):
+            raise ApiError(400, f"{tag.name.full} does not support tools")
+        ask = partial(_ask, body, tag, keep_alive_seconds)
+        if not said:
+            return await self._preloaded(body, ask(), _message, "chat")
+        system = tag.system if said[0].role != "system" else ""
+        return await self._answer(body, ask(messages=_with_system(tag, system, said)), _message, "chat")
+
+    async def _asked(self, body: bodies.Body, unnamed: ApiError) -> tuple[Tag, float | None]:
+        keep_alive_seconds = options.keep_alive_seconds(body.get("keep_alive"))
+        if not 0 <= body.get("top_logprobs", 0) <= 20:
+            raise ApiError(400, "top_logprobs must be between 0 and 20")
+        if not body.get("model"):
+            raise unnamed
+        return await self._tag(body["model"]), keep_alive_seconds
+
+    async def _tag(self, asked: str) -> Tag:
+        name = names.parse(asked)
+        if name is None:
+            raise ApiError(400, "invalid model name")
+        try:
+            return await asyncio.to_thread(lambda: self._library.tag(self._library.existing(name)))
+        except FileNotFoundError:
+            raise missing_tag(asked) from None
+
+    async def _unloaded(self, body: bodies.Body, tag: Tag, shape: Callable[[str], Line]) -> Response:
+        await self._runners.unload(tag.gguf)
+        return _json(_empty(body, shape, "unload"))
+
+    async def _preloaded(self, body: bodies.Body, ask: Ask, shape: Callable[[str], Line], verb: str) -> Response:
+        _require_file(ask, verb)
+        await self._generation.preload(ask)
+        return _json(_empty(body, shape, "load"))
+
+    async def _answer(self, body: bodies.Body, ask: Ask, shape: Callable[[str], Line], verb: str) -> Response:
+        _require_file(ask, verb)
+        lines = self._generation.lines(ask, shape)
+        if body.get("stream", True) and not ask.render_only:
+            first = await anext(lines)  # what fails before it still gets a status of its own
+            return _Lines(first, lines)
+        async with aclosing(lines):
+            return _json(_merged([line async for line in lines], shape))
+
+    def _recipe(self, body: bodies.Body) -> Recipe:
+        """What a create asks for. Raises ApiError."""
+        name = names.parse(body.get("model") or body.get("name") or "")
+        if name is None:
+            raise ApiError(400, "invalid model name")
+        if body.get("adapters"):
+            raise ApiError(400, "LoRA adapters are not supported: merge the adapter into its base and upload one GGUF")
+        if body.get("quantize") or body.get("quantization"):
+            raise ApiError(400, "quantize is not supported here: quantise the GGUF before uploading it")
+        licence = body.get("license") or []
+        return Recipe(
+            name=self._library.existing(name),
+            **self._base(body),
+            template=body.get("template", ""),
+            system=body.get("system", ""),
+            parameters=body.get("parameters"),
+            messages=tuple(bodies.messages(body.get("messages", []), "CreateRequest.messages")),
+            licences=tuple(licence) if isinstance(licence, list) else (str(licence),),
+        )
+
+    def _base(self, body: bodies.Body) -> dict[str, Any]:
+        if body.get("from"):
+            base = names.parse(body["from"])
+            if base is None:
+                raise ApiError(400, "invalid model name")
+            return {"base": self._library.existing(base)}
+        if "files" not in body:
+            raise ApiError(400, "neither 'from' or 'files' was specified")
+        files = bodies.strings(body["files"], "CreateRequest.files")
+        if not files:
+            raise ApiError(400, "no files provided to convert")
+        if len(files) > 1 or any(name.endswith(".safetensors") for name in files):
+            raise ApiError(400, "supplied file was not in GGUF format: give exactly one GGUF")
+        return {"gguf_digest": next(iter(files.values()))}
+
+
+def _ask(body: bodies.Body, tag: Tag, keep_alive_seconds: float | None, **fields: Any) -> Ask:
+    return Ask(
+        model=body["model"],
+        tag=tag,
+        options=body.get("options", {}),
+        keep_alive_seconds=keep_alive_seconds,
+        format=body.get("format"),
+        logprobs=body.get("logprobs", False),
+        top_logprobs=body.get("top_logprobs", 0),
+        truncate=body.get("truncate", True),
+        shift=body.get("shift", True),
+        render_only=body.get("_debug_render_only", False),
+        **fields,
+    )
+
+
+def _with_system(tag: Tag, system: str, said: list[Message], *, embed: bool = True) -> tuple[Message, ...]:
+    """A system message, the tag's own messages, then what was said now."""
+    first = [Message("system", system)] if system else []
+    return (*first, *(Message(*each) for each in tag.messages if embed), *said)
+
+
+def _require_text(body: bodies.Body, images: Any) -> None:
+    if images:
+        raise ApiError(400, "this engine reads text only: send the prompt without images")
+    if body.get("think"):
+        raise ApiError(400, f'"{body["model"]}" does not support thinking')
+
+
+def _require_file(ask: Ask, verb: str) -> None:
+    if not ask.tag.gguf.exists():
+        raise ApiError(400, f'"{ask.model}" does not support {verb}')
+
+
+def _message(text: str) -> Line:
+    return {"message": {"role": "assistant", "content": text}}
+
+
+def _response(text: str) -> Line:
+    return {"response": text}
+
+
+def _empty(body: bodies.Body, shape: Callable[[str], Line], reason: str) -> Line:
+    return {
+        "model": body["model"],
+        "created_at": stamp(datetime.now(UTC)),
+        **shape(""),
+        "done": True,
+        "done_reason": reason,
+    }
+
+
+def _merged(lines: list[Line], shape: Callable[[str], Line]) -> Line:
+    """A stream's lines as the one answer that a client which does not stream gets."""
+    text = "".join(line["response"] if "response" in line else line["message"]["content"] for line in lines)
+    logprobs = [token for line in lines for token in line.get("logprobs", ())]
+    return {**lines[-1], **shape(text), **({"logprobs": logprobs} if logprobs else {})}
+
+
+def _listed(tag: Tag) -> Line:
+    details = dict(tag.details)
+    try:
+        about = description.read(tag.gguf)
+        details |= {"context_length": about.trained_tokens, "embedding_length": about.embedding_length}
+    except (BadGguf, OSError) as error:
+        log.warning("the file of tag %s cannot be read: %s", tag.name, error)
+    name = str(tag.name)
+    return {
+        "name": name,
+        "model": name,
+        "modified_at": stamp(tag.modified_at),
+        "size": tag.size_bytes,
+        "digest": tag.digest,
+        "details": details,
+        "capabilities": ["completion"],
+    }
+
+
+def _shown(tag: Tag, body: bodies.Body) -> Line:
+    try:
+        head = description.read(tag.gguf).head
+    except BadGguf as error:
+        raise ApiError(500, str(error)) from error
+    shown = {
+        "license": "\n".join(tag.licences),
+        "modelfile": description.modelfile(tag),
+        "parameters": description.parameters(tag),
+        "template": tag.template,
+        "system": body.get("system") or tag.system,
+        "messages": [{"role": role, "content": content} for role, content in tag.messages],
+    }
+    return {name: value for name, value in shown.items() if value} | {
+        "details": dict(tag.details),
+        "model_info": description.model_info(head, verbose=body.get("verbose", False)),
+        "tensors": description.tensors(head),
+        "capabilities": ["completion"],
+        "modified_at": stamp(tag.modified_at),
+    }
+
+
+async def _received(request: Request, file: Any) -> str:
+    """Write a body to a file as it comes; returns its SHA-256 in hexadecimal."""
+    digest, waiting = hashlib.sha256(), bytearray()
+
+    def flush() -> None:
+        digest.update(waiting)
+        file.write(waiting)
+        waiting.clear()
+
+    async for chunk in request.stream():
+        waiting += chunk
+        if len(waiting) >= _WRITE_BYTES:
+            await asyncio.to_thread(flush)
+    await asyncio.to_thread(flush)
+    return digest.hexdigest()
+
+
+class _Lines(StreamingResponse):
+    """Newline-delimited JSON; an error after the first line becomes the last line. Closes its source in any case."""
+
+    def __init__(self, first: Line, rest: AsyncGenerator[Line]) -> None:
+        super().__init__(self._encoded(first, rest), media_type=_NDJSON)
+
+    @staticmethod
+    async def _encoded(first: Line, rest: AsyncGenerator[Line]) -> AsyncIterator[bytes]:
+        async with aclosing(rest):
+            yield _encode(first) + b"\n"
+            try:
+                async for line in rest:
+                    yield _encode(line) + b"\n"
+            except ApiError as error:
+                log.warning("an answer broke off: %s", error.message)
+                yield _encode({"error": error.message}) + b"\n"
+
+
+def _progress(body: bodies.Body, steps: list[str]) -> Response:
+    if not body.get("stream", True):
+        return _json({"status": steps[-1]}, content_type=_JSON)
+    return Response(b"".join(_encode({"status": step}) + b"\n" for step in steps), media_type=_NDJSON)
+
+
+def _progress_failed(body: bodies.Body, steps: list[str], error: ApiError) -> Response:
+    """Once a step was streamed, an error is the last line of a 200, as with Ollama."""
+    if not body.get("stream", True) or not steps:
+        return _json({"error": error.message}, error.status, _JSON if steps else _JSON_UTF8)
+    lines = [*({"status": step} for step in steps), {"error": error.message}]
+    return Response(b"".join(_encode(line) + b"\n" for line in lines), media_type=_NDJSON)
+
+
+def _encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _json(value: Any, status: int = 200, content_type: str = _JSON_UTF8) -> Response:
+    return Response(_encode(value), status, headers={"content-type": content_type})
+
+
+def _as_api_error(error: ApiError | OSError) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    where = f"open {error.filename}: " if error.filename else ""
+    return ApiError(500, f"{where}{(error.strerror or str(error)).lower()}")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return _json({"error": error.message}, error.status)
+
+
+async def _os_failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, OSError)
+    log.error("%s %s failed: %s", request.method, request.url.path, error)
+    return await _refused(request, _as_api_error(error))
+
+
+async def _no_route(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    texts = {404: "404 page not found", 405: "405 method not allowed"}
+    return PlainTextResponse(texts.get(error.status_code, error.detail), error.status_code)
