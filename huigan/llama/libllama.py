@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ctypes import POINTER, c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from huigan.llama.gguf import Floats
 
 PINNED_VERSION = "2026.10.11549"
 BATCH_TOKENS = 512
+WARNING_LEVEL = 3  # GGML_LOG_LEVEL_WARN
 # What llama_context_default_params() of the pinned version returns: wrong values mean a wrong layout.
 CONTEXT_DEFAULTS = {
     "n_ctx": 512,
@@ -127,12 +129,17 @@ class Model:
     """A loaded GGUF with room for `sequences` texts of `context_tokens` each. Lives as long as its process."""
 
     def __init__(self, gguf: Path, *, context_tokens: int, sequences: int, threads: int) -> None:
-        self._lib, self._complaints = _library()
+        self._lib = library()
+        self._complaints: list[str] = []
+        self._callback = _listening(self._complaints)  # llama.cpp keeps the pointer, so the object must live on
+        self._lib.llama_log_set(self._callback, None)
         self._model = self._lib.llama_model_load_from_file(str(gguf).encode(), self._lib.llama_model_default_params())
         if not self._model:
             raise LlamaError(f"llama.cpp cannot load {gguf}: {self._last_words()}")
         params = self._lib.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = context_tokens * sequences, sequences, True
+        # Sequences keep apart (kv_unified stays false): sharing the cache changed logits by more than 1 with the
+        # places that neighbours happened to take.
+        params.n_ctx, params.n_seq_max = context_tokens * sequences, sequences
         params.n_batch = params.n_ubatch = BATCH_TOKENS
         params.n_threads = params.n_threads_batch = threads
         self._context = self._lib.llama_init_from_model(self._model, params)
@@ -186,23 +193,26 @@ class Model:
         return " ".join(self._complaints[-3:]) or "it did not say why"
 
 
-def _library() -> tuple[ctypes.CDLL, list[str]]:
-    """The library, its layout checked, and the list that its warnings and errors go to."""
-    version = importlib.metadata.version("xllamacpp")
+def library() -> ctypes.CDLL:
+    """The shared library, its version and layout checked."""
+    try:
+        version = importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError:
+        raise LlamaError("xllamacpp is not installed: pip install 'huigan[train]'") from None
     if version != PINNED_VERSION:
         raise LlamaError(
             f"xllamacpp {version} is installed: install xllamacpp=={PINNED_VERSION}, whose layout is known"
         )
     found = importlib.util.find_spec("xllamacpp")
-    if found is None or found.origin is None:
-        raise LlamaError("xllamacpp is not installed: pip install 'huigan[train]'")
+    assert found is not None
+    assert found.origin is not None
     lib = ctypes.CDLL(str(Path(found.origin).parent / "xllamacpp.abi3.so"))
     for name, (result, arguments) in SIGNATURES.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
     _check_layout(lib)
     lib.llama_backend_init()
-    return lib, _listen(lib)
+    return lib
 
 
 def _check_layout(lib: ctypes.CDLL) -> None:
@@ -213,16 +223,12 @@ def _check_layout(lib: ctypes.CDLL) -> None:
         raise LlamaError(f"llama.cpp's structs are laid out otherwise than expected ({wrong or 'llama_batch'})")
 
 
-def _listen(lib: ctypes.CDLL) -> list[str]:
-    complaints: list[str] = []
-    warning_level = 3
+def _listening(complaints: list[str]) -> Any:
+    """A log callback that keeps the last warnings and errors."""
 
     def hear(level: int, text: bytes, _: object) -> None:
-        if level >= warning_level:
+        if level >= WARNING_LEVEL:
             complaints.append(text.decode(errors="replace").strip())
             del complaints[:-20]
 
-    callback = LogCallback(hear)
-    lib.llama_log_set(callback, None)
-    lib.huigan_log_callback = callback  # llama.cpp keeps the pointer; Python must keep the object
-    return complaints
+    return LogCallback(hear)

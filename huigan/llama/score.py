@@ -52,7 +52,7 @@ class Scorer:
     Raises BadGguf before the child is started, LlamaError when llama.cpp refuses, ScorerDied when it crashes.
     """
 
-    def __init__(self, gguf: Path, *, context_tokens: int = 2048, threads: int = 2, sequences: int = 8) -> None:
+    def __init__(self, gguf: Path, *, context_tokens: int = 2048, threads: int = 2, sequences: int = 4) -> None:
         self.gguf = gguf
         self._settings = {"context_tokens": context_tokens, "sequences": sequences, "threads": threads}
         self._process: subprocess.Popen[str] | None = None
@@ -103,7 +103,11 @@ class Scorer:
         stop: Sequence[str] = (),
         progress: Progress | None = None,
     ) -> list[Generation]:
-        """The greedy continuation of each prompt; stop strings are not part of the text."""
+        """The greedy continuation of each prompt; stop strings are not part of the text.
+
+        Prompts run side by side. The same prompts in the same order give the same texts; alone, a prompt may go another
+        way at a near tie, as the kernels round otherwise for other batch sizes.
+        """
         texts = [list(prompt) for prompt in prompts]
         answers = self._in_parts("generate", texts, progress, what="generate", max_tokens=max_tokens, stop=list(stop))
         return [Generation(**answer) for answer in answers]
@@ -148,24 +152,24 @@ class Scorer:
 
 def main(gguf: str, settings: str, requests: TextIO, replies: TextIO) -> None:
     """The child: one JSON answer a line for each JSON request a line, until there are no more."""
-
-    def reply(work: Callable[[], Any]) -> Any:
-        try:
-            result, answer = work(), None
-        except (LlamaError, ValueError) as error:
-            result, answer = None, {"error": str(error), "kind": type(error).__name__}
-        shown = result if isinstance(result, list) else True
-        replies.write(json.dumps(answer or {"result": shown}) + "\n")
-        replies.flush()
-        return result
-
     options = json.loads(settings)
-    model = reply(lambda: Model(Path(gguf), **options))
-    if model is not None:
-        work = _Work(model, options["context_tokens"], options["sequences"])
-        for line in requests:
-            request = json.loads(line)
-            reply(lambda request=request: getattr(work, request.pop("do"))(**request))
+    try:
+        work = _Work(Model(Path(gguf), **options), options["context_tokens"], options["sequences"])
+        _reply(replies, {"result": None})
+    except LlamaError as error:
+        return _reply(replies, {"error": str(error), "kind": "LlamaError"})
+    for line in requests:
+        request = json.loads(line)
+        try:
+            _reply(replies, {"result": getattr(work, request.pop("do"))(**request)})
+        except (LlamaError, ValueError) as error:
+            _reply(replies, {"error": str(error), "kind": type(error).__name__})
+    return None
+
+
+def _reply(replies: TextIO, answer: dict[str, Any]) -> None:
+    replies.write(json.dumps(answer) + "\n")
+    replies.flush()
 
 
 @dataclass
@@ -176,6 +180,13 @@ class _Text:
     prompt: list[int]
     tokens: list[int] = field(default_factory=list)
     raw: bytes = b""
+
+    def first_steps(self, sequence: int) -> list[Step]:
+        last = len(self.prompt) - 1
+        return [Step(token, at, sequence, at == last) for at, token in enumerate(self.prompt)]
+
+    def next_step(self, sequence: int) -> Step:
+        return Step(self.tokens[-1], len(self.prompt) + len(self.tokens) - 1, sequence, True)
 
 
 @dataclass(frozen=True)
@@ -189,49 +200,30 @@ class _Work:
 
     def logprobs(self, texts: list[Pair]) -> list[list[float]]:
         for prompt, completion in texts:
-            self._check(prompt, len(completion))
-        scored: list[list[float]] = []
-        for group in self._groups(texts):
-            scored += self._score(group)
-        return scored
+            self._check(prompt, completion, len(completion))
+        return [self._score(prompt, completion) for prompt, completion in texts]
 
     def generate(self, texts: list[list[int]], max_tokens: int, stop: list[str]) -> list[dict[str, Any]]:
         for prompt in texts:
-            self._check(prompt, max_tokens)
+            self._check(prompt, (), max_tokens)
         return [answer for _, answer in sorted(self._generate(texts, max_tokens, stop), key=lambda pair: pair[0])]
 
-    def _check(self, prompt: Sequence[int], more_tokens: int) -> None:
+    def _check(self, prompt: Sequence[int], completion: Sequence[int], more_tokens: int) -> None:
         if not prompt or more_tokens < 1:
             raise ValueError("a prompt and a completion need at least one token each")
         if len(prompt) + more_tokens > self.context_tokens:
             raise ValueError(f"{len(prompt)} + {more_tokens} tokens do not fit the context of {self.context_tokens}")
-        if not all(0 <= token < self.model.vocabulary_size for token in prompt):
+        if not all(0 <= token < self.model.vocabulary_size for token in (*prompt, *completion)):
             raise ValueError(f"token ids must lie in the vocabulary of {self.model.vocabulary_size}")
 
-    def _groups(self, texts: list[Pair]) -> Iterator[list[Pair]]:
-        """Neighbours that fit one batch together, or a longer text alone."""
-        group: list[Pair] = []
-        for pair in texts:
-            tokens = sum(len(prompt) + len(completion) for prompt, completion in (*group, pair))
-            if group and (tokens > libllama.BATCH_TOKENS or len(group) == self.sequences):
-                yield group
-                group = []
-            group.append(pair)
-        if group:
-            yield group
-
-    def _score(self, group: list[Pair]) -> list[list[float]]:
-        steps, wanted = [], []
-        for sequence, (prompt, completion) in enumerate(group):
-            text = [*prompt, *completion]
-            # The last token predicts nothing we ask for, so it is not decoded.
-            for position, token in enumerate(text[:-1]):
-                steps.append(Step(token, position, sequence, position + 1 >= len(prompt)))
-            wanted += list(completion)
-        scores = iter(_logprobs(self._decode(steps), wanted))
-        for sequence in range(len(group)):
-            self.model.forget(sequence)
-        return [[next(scores) for _ in completion] for _, completion in group]
+    def _score(self, prompt: Sequence[int], completion: Sequence[int]) -> list[float]:
+        """One text at a time, so that its score does not depend, in the last digits, on its neighbours."""
+        text = [*prompt, *completion]
+        # The last token predicts nothing we ask for, so it is not decoded.
+        steps = [Step(token, at, 0, at + 1 >= len(prompt)) for at, token in enumerate(text[:-1])]
+        scores = _logprobs(self._decode(steps), completion)
+        self.model.forget(0)
+        return scores
 
     def _decode(self, steps: Sequence[Step]) -> Iterator[Floats]:
         for start in range(0, len(steps), libllama.BATCH_TOKENS):
@@ -243,15 +235,11 @@ class _Work:
         waiting = deque(_Text(index, prompt) for index, prompt in enumerate(texts))
         running: dict[int, _Text] = {}
         while waiting or running:
-            steps = [
-                Step(text.tokens[-1], len(text.prompt) + len(text.tokens) - 1, sequence, True)
-                for sequence, text in running.items()
-            ]
-            for sequence in range(self.sequences):
-                if waiting and sequence not in running:
-                    text = running[sequence] = waiting.popleft()
-                    last = len(text.prompt) - 1
-                    steps += [Step(token, at, sequence, at == last) for at, token in enumerate(text.prompt)]
+            steps = [text.next_step(sequence) for sequence, text in running.items()]
+            for sequence in set(range(self.sequences)) - running.keys():
+                if waiting:
+                    running[sequence] = waiting.popleft()
+                    steps += running[sequence].first_steps(sequence)
             chosen = (int(token) for logits in self._decode(steps) for token in logits.argmax(axis=1))
             for sequence, token in zip([step.sequence for step in steps if step.output], chosen, strict=True):
                 answer = self._grown(running[sequence], token, max_tokens, stop)
