@@ -1,0 +1,148 @@
+"""pytest tests/trainer/test_preflight.py: what fits where, and what would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.recipe import Recipe, parse
+from trainer.preflight import GIB, Machine, Preflight, Shape, preflight
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+LLAMA_3_8B = {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
+SMOLLM2_135M = {
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+CARD_24_GIB = Machine(64 * GIB, 100 * GIB, 16, vram_bytes=24 * GIB, gpu="NVIDIA GeForce RTX 4090")
+LAPTOP = Machine(16 * GIB, 20 * GIB, 2)
+
+
+def recipe(name: str, extra: str = "") -> Recipe:
+    return parse(extra + "\n" + (RECIPES / f"{name}.toml").read_text())
+
+
+def of_8b(machine: Machine, given: Recipe | None = None, **options: Any) -> Preflight:
+    given = given or recipe("llama3-8b-chinese-chat")
+    return preflight(LLAMA_3_8B, given, {"sft": 500, "dpo": 300}, machine, mean_tokens=400, **options)
+
+
+def part(checked: Preflight, resource: str, name: str) -> float:
+    return next(need.parts[name] for need in checked.needs if need.resource == resource) / GIB
+
+
+def needed(checked: Preflight, resource: str) -> float:
+    return next(need.needed_bytes for need in checked.needs if need.resource == resource) / GIB
+
+
+def test_weights_are_counted_as_the_models_makers_count_them() -> None:
+    assert Shape.of(LLAMA_3_8B).weights == 8_030_261_248
+    assert Shape.of(SMOLLM2_135M).weights == 134_515_008
+    assert Shape.of(LLAMA_3_8B).adapter_weights(16) == 41_943_040
+
+
+def test_8b_in_four_bits_fits_a_24_gib_card() -> None:
+    checked = of_8b(CARD_24_GIB)
+    assert checked.fits
+    assert checked.advice == ()
+    assert 5 < part(checked, "vram", "weights") < 6
+    assert 0.2 < part(checked, "vram", "adapter") < 0.5
+    assert 7 < needed(checked, "vram") < 14
+    assert 1 < checked.minutes < 120
+
+
+def test_8b_on_8_gib_is_told_what_would_fit() -> None:
+    checked = of_8b(replace(CARD_24_GIB, vram_bytes=8 * GIB))
+    assert not checked.fits
+    (advice,) = checked.advice
+    assert advice.code == "change_recipe"
+    assert advice.params == {"train.batch": 1, "train.accumulate": 16, "data.max_tokens": 1024}
+
+
+def test_what_is_advised_fits() -> None:
+    machine = replace(CARD_24_GIB, vram_bytes=8 * GIB)
+    given = recipe("llama3-8b-chinese-chat").to_dict()
+    for key, value in of_8b(machine).advice[0].params.items():
+        table, name = key.split(".")
+        given[table][name] = value
+    given["data"]["max_prompt_tokens"] = 512
+    given["preference"].pop("batch")
+    assert of_8b(machine, Recipe.from_dict(given)).fits
+
+
+def test_8b_on_4_gib_fits_in_no_way() -> None:
+    (advice,) = of_8b(replace(CARD_24_GIB, vram_bytes=4 * GIB)).advice
+    assert advice.code == "no_setting_fits"
+    assert advice.params["vram"] > 4 * GIB
+
+
+def test_whole_weights_in_sixteen_bits_do_not_fit_8_gib_and_four_bits_are_advised() -> None:
+    given = recipe("llama3-8b-chinese-chat").to_dict()
+    given["train"]["load_in_4bit"] = False
+    checked = of_8b(replace(CARD_24_GIB, vram_bytes=12 * GIB), Recipe.from_dict(given))
+    assert part(checked, "vram", "weights") > 15
+    assert checked.advice[0].params == {"train.load_in_4bit": True}
+
+
+def test_the_demo_fits_a_laptop() -> None:
+    checked = preflight(SMOLLM2_135M, recipe("demo"), {"sft": 100, "dpo": 20}, LAPTOP, mean_tokens=100)
+    assert checked.fits
+    assert {need.resource for need in checked.needs} == {"ram", "disk"}
+    assert checked.minutes < 15
+
+
+def test_orpo_pays_for_its_logits() -> None:
+    dpo = preflight(LLAMA_3_8B, recipe("demo"), {"dpo": 10}, CARD_24_GIB, mean_tokens=100)
+    orpo = preflight(LLAMA_3_8B, recipe("demo"), {"orpo": 10}, CARD_24_GIB, mean_tokens=100)
+    assert part(dpo, "vram", "logits") == 0
+    assert part(orpo, "vram", "logits") > 2
+
+
+def test_checkpointing_trades_memory_for_time() -> None:
+    given = recipe("llama3-8b-chinese-chat")
+    without = replace(given, train=replace(given.train, gradient_checkpointing=False))
+    assert part(of_8b(CARD_24_GIB, without), "vram", "activations") > part(of_8b(CARD_24_GIB), "vram", "activations")
+    assert of_8b(CARD_24_GIB, without).minutes < of_8b(CARD_24_GIB).minutes
+
+
+def test_a_full_disk_is_told_in_bytes() -> None:
+    checked = of_8b(replace(CARD_24_GIB, disk_bytes=20 * GIB))
+    assert [advice.code for advice in checked.advice] == ["free_disk"]
+    assert checked.advice[0].params["bytes"] > 10 * GIB
+    assert of_8b(replace(CARD_24_GIB, disk_bytes=20 * GIB), fetched=True).fits
+
+
+def test_a_faster_card_takes_less_time() -> None:
+    assert of_8b(replace(CARD_24_GIB, gpu="NVIDIA H100 80GB HBM3")).minutes < of_8b(CARD_24_GIB).minutes
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"hidden_size": "big"}, LLAMA_3_8B | {"num_hidden_layers": 0}, {"num_attention_heads": 0, "hidden_size": 1}],
+)
+def test_a_config_of_another_kind_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="no estimate"):
+        preflight(config, recipe("tiny"), {"sft": 1}, LAPTOP, mean_tokens=10)
+
+
+def test_an_estimate_needs_no_torch() -> None:
+    code = "import sys, trainer.preflight; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=RECIPES.parent).returncode == 0
