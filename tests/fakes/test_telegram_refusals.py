@@ -418,6 +418,18 @@ MISSING = [
     ("setMyCommands", {"commands": "{"}, "can't parse commands JSON object"),
     ("setMyCommands", {}, "expected an Array of BotCommand"),
     ("setMyCommands", {"commands": '[{"command": "a"}]'}, "can't parse BotCommand: Can't find field \"description\""),
+    ("setMyCommands", {"commands": '["a"]'}, "can't parse BotCommand: expected an Object"),
+    (
+        "getMyCommands",
+        {"scope": '{"type": "everywhere"}'},
+        "can't parse BotCommandScope: Unsupported type specified",
+    ),
+    (
+        "getMyCommands",
+        {"scope": '{"type": "chat"}'},
+        "can't parse BotCommandScope: Can't find field \"chat_id\"",
+    ),
+    ("getUpdates", {"allowed_updates": '"x"'}, "expected an Array of String as allowed updates"),
     ("getUpdates", {"allowed_updates": "x"}, "can't parse allowed updates JSON object"),
 ]
 

@@ -50,6 +50,7 @@ class Wire:
         await stop.wait()
         server.close()
         deliveries.cancel()
+        await asyncio.wait({deliveries})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
