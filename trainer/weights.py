@@ -42,7 +42,7 @@ def local_weights(source: str, data_dir: Path, *, endpoint: str | None = None, p
     Raises WeightsUnavailable.
     """
     path = Path(source).expanduser()
-    if path.is_dir():
+    if source and path.is_dir():
         return checked(path)
     if path.suffix == ".gguf":
         return from_gguf(path, data_dir, progress)
