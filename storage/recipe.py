@@ -60,11 +60,12 @@ REFUSED_PEFT = dict.fromkeys(
 )
 # A run must stay resumable, repeatable and silent; and nothing is said in two places.
 REFUSED_TRL = dict.fromkeys(
-    ("assistant_only_loss", "auto_find_batch_size", "bf16", "chat_template_path", "completion_only_loss", "data_seed",
-     "dataset_kwargs", "deepspeed", "disable_tqdm", "eos_token", "eval_strategy", "fp16", "fsdp", "ignore_data_skip",
-     "load_best_model_at_end", "logging_steps", "loss_weights", "max_length", "model_init_kwargs", "optim", "output_dir", "packing", "pad_token",
-     "padding_free", "push_to_hub", "remove_unused_columns", "report_to", "resume_from_checkpoint", "save_only_model",
-     "save_strategy", "sync_ref_model", "train_sampling_strategy", "trust_remote_code", "use_cpu"),
+    ("activation_checkpointing", "assistant_only_loss", "auto_find_batch_size", "bf16", "chat_template_path",
+     "completion_only_loss", "data_seed", "dataset_kwargs", "deepspeed", "disable_tqdm", "eos_token",
+     "eval_strategy", "fp16", "fsdp", "ignore_data_skip", "load_best_model_at_end", "logging_steps", "loss_weights",
+     "max_length", "model_init_kwargs", "optim", "output_dir", "packing", "pad_token", "padding_free", "push_to_hub",
+     "remove_unused_columns", "report_to", "resume_from_checkpoint", "save_only_model", "save_strategy",
+     "sync_ref_model", "train_sampling_strategy", "trust_remote_code", "use_cpu"),
     "leave it out: the trainer sets it",
 ) | {
     "beta": "set [train] beta",
@@ -219,10 +220,11 @@ class Recipe:
 def parse(text: str) -> Recipe:
     """Raises BadRecipe, also for text that is not TOML."""
     try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # RecursionError: tomllib on thousands of nested brackets
+        return Recipe.from_dict(tomllib.loads(text))
+    except BadRecipe:
+        raise
+    except (ValueError, RecursionError) as error:  # RecursionError: hundreds of nested brackets
         raise BadRecipe([Complaint("recipe", f"not TOML: {error}", "see recipes/demo.toml for a whole one")]) from error
-    return Recipe.from_dict(raw)
 
 
 def table_complaints(cls: type, raw: object, path: str) -> Iterator[Complaint]:
@@ -330,7 +332,10 @@ def suggestion(name: str, known: Mapping[str, object]) -> str:
 
 
 def shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "too large to show"
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -341,7 +346,9 @@ def is_json(value: object) -> bool:
         return all(map(is_json, value))
     if isinstance(value, float):
         return math.isfinite(value)
-    return is_storable(value) if isinstance(value, str) else isinstance(value, int | bool | NoneType)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return is_storable(value) if isinstance(value, str) else value is None
 
 
 def is_storable(text: str) -> bool:

@@ -91,6 +91,9 @@ def test_all_complaints_come_at_once_and_each_says_what_to_do() -> None:
         ("data.replay = ''", "data.replay"),
         ("data.max_prompt_tokens = 9999", "data.max_prompt_tokens"),
         ("generate.num_predict = 9999", "generate.num_predict"),
+        ("seed = 0x" + "f" * 9999, "seed"),
+        ("peft.r = 0x" + "f" * 9999, "peft"),
+        ("train.learning_rate = 0x" + "f" * 9999, "train.learning_rate"),
         ('system.text = " "', "system.text"),
         ('system.text = "a\\u0000b"', "system.text"),
         ('system.template = "{{ .Prompt }}"', "system.template"),
@@ -98,6 +101,16 @@ def test_all_complaints_come_at_once_and_each_says_what_to_do() -> None:
 )
 def test_what_cannot_be_used_is_named_by_its_key(line: str, key: str) -> None:
     assert list(complaints_of(f'name = "x"\n{line}')) == [key]
+
+
+@pytest.mark.parametrize("depth", range(100, 500, 40))
+def test_a_deeply_nested_table_is_a_recipe_or_a_complaint(depth: int) -> None:
+    text = f'name = "x"\npeft.r = {"[" * depth}{"]" * depth}'
+    try:
+        held = parse(text).name == "x"
+    except BadRecipe as bad:
+        held = bool(bad.complaints)
+    assert held
 
 
 @pytest.mark.parametrize("text", ["a = [", "a = " + "[" * 9999, "a = " + "9" * 9999, "\x00"])
