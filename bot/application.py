@@ -1,0 +1,156 @@
+"""The bot put together, pointed wherever the builder points it. The one place that knows every part."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from telegram import Update
+from telegram.error import NetworkError, TelegramError
+from telegram.ext import Application, ApplicationBuilder, ContextTypes, ExtBot
+
+from bot import CHANNEL
+from bot.admin import Admin
+from bot.commands import Commands, menu
+from bot.messages import Messages
+from bot.notices import Notices
+from bot.pace import Pace
+from bot.places import spot_of
+from bot.presses import Presses
+from bot.screen import Screen
+from bot.showing import Shows
+from bot.updates import InOrder, StoredQueue
+from huigan.serving.client import AsyncOllama, Ollama
+from huigan.texts import DEFAULT_LOCALE, locale_of, text
+from huigan.turns.desk import Desk
+from storage import users
+from storage.db import Database
+from storage.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+
+ALLOWED_UPDATES = [Update.MESSAGE, Update.CALLBACK_QUERY]
+RECOVER_SECONDS = 3.0
+DRAIN_SECONDS = 2.0
+GRACE_SECONDS = 20.0  # for streams, once the process is told to end
+
+Bot = Application[Any, Any, Any, Any, Any, Any]
+
+
+def build_application(
+    builder: ApplicationBuilder[Any, Any, Any, Any, Any, Any],
+    *,
+    db: Database,
+    chat: AsyncOllama,
+    library: Ollama,
+    recipe: Callable[[], Recipe],
+    admins: Sequence[int] = (),
+    grace_seconds: float = GRACE_SECONDS,
+    rng: random.Random | None = None,
+) -> Bot:
+    """`builder` knows the token and the addresses. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
+    pace, queue = Pace(), StoredQueue(db)
+    application = builder.rate_limiter(pace).update_queue(queue).concurrent_updates(InOrder(db)).build()
+    desk = Desk(db, chat)
+    screen = Screen(application.bot, pace)
+    shows = Shows(db, desk, screen, rng or random.Random())
+    commands = Commands(db, screen)
+    parts = (
+        commands,
+        Admin(db, library, recipe, screen),
+        Messages(db, shows, screen),
+        Presses(db, desk, shows, screen),
+    )
+    for part in parts:
+        application.add_handlers(part.handlers())
+    application.add_handler(commands.unknown())
+    application.add_error_handler(_told_of_failure(screen))
+    life = _Life(db, queue, shows, Notices(db, screen), admins, grace_seconds)
+    application.post_init = life.begin
+    application.post_stop = life.end
+    return application
+
+
+class _Life:
+    """What runs beside the updates, from the start of the process to its end."""
+
+    def __init__(
+        self,
+        db: Database,
+        queue: StoredQueue,
+        shows: Shows,
+        notices: Notices,
+        admins: Sequence[int],
+        grace_seconds: float,
+    ) -> None:
+        self._db = db
+        self._queue = queue
+        self._shows = shows
+        self._notices = notices
+        self._admins = admins
+        self._grace_seconds = grace_seconds
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def begin(self, application: Bot) -> None:
+        await self._db.awrite(users.appoint, CHANNEL, [str(each) for each in self._admins], datetime.now(UTC))
+        replayed = await self._queue.replay(application.bot)
+        logger.info("the bot @%s begins; %d updates are replayed", application.bot.username, replayed)
+        self._loops = [
+            asyncio.create_task(_every(RECOVER_SECONDS, self._shows.recover)),
+            asyncio.create_task(_every(DRAIN_SECONDS, self._notices.drain)),
+            asyncio.create_task(_show_menu(cast("ExtBot[Any]", application.bot))),
+        ]
+
+    async def end(self, application: Bot) -> None:
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._shows.close(self._grace_seconds)
+        logger.info("the bot has ended")
+
+
+async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        try:
+            await act()
+        except Exception:
+            # The edge of one round: the database may be back at the next.
+            logger.exception("a round failed")
+        await asyncio.sleep(seconds)
+
+
+async def _show_menu(bot: ExtBot[Any]) -> None:
+    """Commands are offered in Chinese, and in English to whose Telegram is English."""
+    try:
+        await bot.set_my_commands(menu(DEFAULT_LOCALE))
+        await bot.set_my_commands(menu("en"), language_code="en")
+    except TelegramError as error:
+        logger.warning("the menu of commands was not set: %s", error)
+
+
+def _told_of_failure(screen: Screen) -> Callable[[object, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
+    """The edge of one update: what is unforeseen is recorded and told, and ends nothing else."""
+
+    async def handle(update: object, context: ContextTypes.DEFAULT_TYPE) -> None:
+        error = context.error
+        if not isinstance(update, Update):
+            if isinstance(error, NetworkError):
+                logger.warning("no updates come from Telegram: %s", error)
+            else:
+                logger.error("receiving updates failed", exc_info=error)
+            return
+        logger.error("update %d failed", update.update_id, exc_info=error)
+        if update.effective_message is None or isinstance(error, TelegramError):
+            return
+        user = update.effective_user
+        words = text(locale_of(user.language_code if user else None), "bot.unforeseen")
+        try:
+            await screen.say(spot_of(update.effective_message), words)
+        except TelegramError as failure:
+            logger.warning("a failure could not be told: %s", failure)
+
+    return handle

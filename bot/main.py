@@ -1,0 +1,77 @@
+"""Runs the bot, by polling or by webhook, until SIGTERM or Ctrl-C. Reads no environment: see `bot.__main__`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from telegram.error import InvalidToken
+from telegram.ext import ApplicationBuilder
+
+from bot.application import ALLOWED_UPDATES, GRACE_SECONDS, build_application
+from huigan.serving.client import AsyncOllama, Ollama
+from storage.db import Database
+from storage.recipe import Recipe
+
+FOR_EVER = -1
+
+
+class BadToken(ValueError):
+    """Telegram does not know TELEGRAM_BOT_TOKEN: copy the whole token that @BotFather gave, or ask it for a new one."""
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """`url` is what Telegram calls; behind it something with TLS passes calls on to `listen`, ADDRESS:PORT."""
+
+    url: str
+    secret: str
+    listen: str
+
+
+def run(
+    token: str,
+    *,
+    base_url: str,
+    base_file_url: str,
+    local_mode: bool = False,
+    webhook: Webhook | None = None,
+    db: Database,
+    ollama_host: str | None,
+    recipe: Callable[[], Recipe],
+    admins: Sequence[int] = (),
+    grace_seconds: float = GRACE_SECONDS,
+) -> None:
+    """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
+    # At INFO httpx logs every URL, and the token is in each.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    builder = ApplicationBuilder().token(token).base_url(base_url).base_file_url(base_file_url).local_mode(local_mode)
+    application = build_application(
+        builder,
+        db=db,
+        chat=AsyncOllama(ollama_host),
+        library=Ollama(ollama_host),
+        recipe=recipe,
+        admins=admins,
+        grace_seconds=grace_seconds,
+    )
+    try:
+        if webhook is None:
+            application.run_polling(allowed_updates=ALLOWED_UPDATES, bootstrap_retries=FOR_EVER)
+            return
+        host, _, port = webhook.listen.rpartition(":")
+        application.run_webhook(
+            listen=host,
+            port=int(port),
+            url_path=urlsplit(webhook.url).path,
+            webhook_url=webhook.url,
+            secret_token=webhook.secret,
+            allowed_updates=ALLOWED_UPDATES,
+            bootstrap_retries=FOR_EVER,
+        )
+    except InvalidToken:
+        # Its text holds the token.
+        raise BadToken(BadToken.__doc__) from None

@@ -1,0 +1,189 @@
+"""How fast we may call Telegram: one pace a chat, so that a chat in its penalty stalls no other. Knows no content.
+
+Telegram publishes no exact limits: about one message a second in a chat, 20 a minute in a group, 30 a second over all,
+and edits count. Frames (states of an answer that a newer one replaces) go only where there is room to spare, and are
+dropped otherwise; everything else waits its turn and is sent, however often Telegram says to retry later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from telegram.error import RetryAfter, TelegramError
+from telegram.ext import BaseRateLimiter
+
+logger = logging.getLogger(__name__)
+
+FRAME = "frame"  # as `rate_limit_args`
+REMEMBERED_CHATS = 4096
+_LIMITED = ("send", "edit", "copy", "forward")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A little below Telegram's: what we space out may arrive closer together."""
+
+    per_second: float = 0.9
+    burst: float = 4.0
+    group_per_minute: int = 18
+    group_frames_per_minute: int = 10  # what frames may use of it
+    private_frame_seconds: float = 1.2
+    group_frame_seconds: float = 3.5
+    overall_per_second: int = 25
+
+
+class FrameDropped(TelegramError):
+    """There was no room for a frame; a newer one will come."""
+
+
+@dataclass
+class _Chat:
+    limits: Limits
+    is_group: bool
+    tokens: float
+    filled_at: float
+    framed_at: float = float("-inf")
+    blocked_until: float = float("-inf")
+    acts: deque[float] = field(default_factory=deque)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # what must arrive, arrives in its order
+
+    def wait_seconds(self, now: float, spare: float = 0.0) -> float:
+        """Until one act may go and leave `spare` for others."""
+        self.tokens = min(self.limits.burst, self.tokens + (now - self.filled_at) * self.limits.per_second)
+        self.filled_at = now
+        waits = [self.blocked_until - now, (1.0 + spare - self.tokens) / self.limits.per_second]
+        if self.is_group:
+            waits.append(self._minute(now, self.limits.group_per_minute))
+        return max(0.0, *waits)
+
+    def frame_wait_seconds(self, now: float) -> float:
+        limits = self.limits
+        gap = limits.group_frame_seconds if self.is_group else limits.private_frame_seconds
+        waits = [self.framed_at + gap - now, self.wait_seconds(now, spare=0.5)]
+        if self.is_group:
+            waits.append(self._minute(now, limits.group_frames_per_minute))
+        return max(waits)
+
+    def _minute(self, now: float, most: int) -> float:
+        while self.acts and self.acts[0] <= now - 60:
+            self.acts.popleft()
+        return self.acts[-most] + 60 - now if len(self.acts) >= most else 0.0
+
+    def count(self, now: float) -> None:
+        self.tokens -= 1
+        if self.is_group:
+            self.acts.append(now)
+
+    def is_idle(self, now: float) -> bool:
+        return not self.lock.locked() and self.wait_seconds(now, spare=self.limits.burst - 1) == 0 and not self.acts
+
+
+class Pace(BaseRateLimiter[str]):
+    def __init__(self, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._chats: dict[str, _Chat] = {}
+        self._acts: deque[float] = deque()
+
+    async def initialize(self) -> None:
+        """Nothing to do."""
+
+    async def shutdown(self) -> None:
+        """Nothing to do."""
+
+    async def frame_room(self, chat_id: int | str) -> None:
+        """Until a frame may be sent there: make it only then, so that it shows the newest state."""
+        chat = self._chat(chat_id)
+        while (wait_seconds := self._frame_wait(chat)) > 0:  # noqa: ASYNC110 - time makes it true, no event does
+            await asyncio.sleep(wait_seconds)
+
+    async def process_request(
+        self,
+        callback: Callable[..., Coroutine[Any, Any, Any]],
+        args: Any,
+        kwargs: dict[str, Any],
+        endpoint: str,
+        data: dict[str, Any],
+        rate_limit_args: str | None,
+    ) -> Any:
+        chat_id = data.get("chat_id")
+        if chat_id is None or not endpoint.startswith(_LIMITED) or endpoint == "sendChatAction":
+            return await callback(*args, **kwargs)
+        chat = self._chat(chat_id)
+        if rate_limit_args == FRAME:
+            return await self._frame(chat, callback, args, kwargs)
+        async with chat.lock:
+            while True:
+                await self._room(chat)
+                try:
+                    return await callback(*args, **kwargs)
+                except RetryAfter as error:
+                    self._block(chat, error, endpoint)
+
+    async def _frame(
+        self, chat: _Chat, callback: Callable[..., Coroutine[Any, Any, Any]], args: Any, kwargs: Any
+    ) -> Any:
+        if self._frame_wait(chat) > 0:
+            raise FrameDropped(str(FrameDropped.__doc__))
+        chat.framed_at = self._count(chat)
+        try:
+            return await callback(*args, **kwargs)
+        except RetryAfter as error:
+            self._block(chat, error, "a frame")
+            raise
+
+    def _frame_wait(self, chat: _Chat) -> float:
+        """A little while too where something that must arrive is waiting or under way."""
+        now = self._clock()
+        wait_seconds = max(chat.frame_wait_seconds(now), self._overall_wait(now, self._limits.overall_per_second // 2))
+        return max(wait_seconds, 0.1) if chat.lock.locked() else wait_seconds
+
+    async def _room(self, chat: _Chat) -> None:
+        while True:
+            now = self._clock()
+            wait_seconds = max(chat.wait_seconds(now), self._overall_wait(now, self._limits.overall_per_second))
+            if wait_seconds <= 0:
+                self._count(chat)
+                return
+            await asyncio.sleep(wait_seconds)
+
+    def _overall_wait(self, now: float, most: int) -> float:
+        while self._acts and self._acts[0] <= now - 1:
+            self._acts.popleft()
+        return self._acts[-most] + 1 - now if len(self._acts) >= most else 0.0
+
+    def _count(self, chat: _Chat) -> float:
+        now = self._clock()
+        chat.count(now)
+        self._acts.append(now)
+        return now
+
+    def _block(self, chat: _Chat, error: RetryAfter, what: str) -> None:
+        seconds = retry_seconds(error)
+        logger.warning("Telegram asks one chat to wait %.0f s after %s", seconds, what)
+        chat.blocked_until = max(chat.blocked_until, self._clock() + seconds + 0.1)
+
+    def _chat(self, chat_id: int | str) -> _Chat:
+        key, now = str(chat_id), self._clock()
+        if key not in self._chats:
+            if len(self._chats) >= REMEMBERED_CHATS:
+                self._chats = {each: chat for each, chat in self._chats.items() if not chat.is_idle(now)}
+            is_group = key.startswith(("-", "@"))
+            self._chats[key] = _Chat(self._limits, is_group, self._limits.burst, now)
+        return self._chats[key]
+
+
+def retry_seconds(error: RetryAfter) -> float:
+    """python-telegram-bot gives an int, with a warning, or a timedelta, by an environment variable."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        told = error.retry_after
+    return told.total_seconds() if isinstance(told, timedelta) else float(told)

@@ -1,0 +1,78 @@
+"""Where and by whom something was said, from Telegram's words to ours. Pure; knows no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from telegram import Bot, MaybeInaccessibleMessage, Message, MessageEntity, User
+from telegram.constants import ChatType
+
+from bot import CHANNEL
+from huigan.texts import locale_of
+from huigan.turns.opening import Place, Speaker
+from storage.records import ChatKind
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where to write: in groups as a reply, so that it is seen whom it answers."""
+
+    chat_id: int
+    thread_id: int | None = None
+    reply_to: int | None = None
+
+    @property
+    def is_group(self) -> bool:
+        return self.chat_id < 0
+
+
+def place_of(message: Message) -> Place:
+    kind = ChatKind.PRIVATE if message.chat.type == ChatType.PRIVATE else ChatKind.GROUP
+    thread = str(message.message_thread_id) if message.is_topic_message else ""
+    return Place(CHANNEL, str(message.chat.id), kind, message.chat.title or "", thread)
+
+
+def speaker_of(user: User) -> Speaker:
+    return Speaker(str(user.id), user.full_name, locale_of(user.language_code))
+
+
+def source_of(message: Message) -> str:
+    return source(message.chat.id, message.message_id)
+
+
+def source(chat_id: int, message_id: int) -> str:
+    """Names a message for ever: ids alone are unique in private chats only."""
+    return f"{CHANNEL}:{chat_id}:{message_id}"
+
+
+def message_id_in(source: str) -> int:
+    return int(source.rpartition(":")[2])
+
+
+def spot_of(message: MaybeInaccessibleMessage) -> Spot:
+    """Beside `message`, which in a group is replied to."""
+    in_topic = isinstance(message, Message) and message.is_topic_message
+    thread_id = message.message_thread_id if in_topic and isinstance(message, Message) else None
+    return Spot(message.chat.id, thread_id, message.message_id if message.chat.id < 0 else None)
+
+
+def said_to_us(message: Message, bot: Bot) -> str | None:
+    """What was said to the bot, without its name; None if it was not spoken to: in a group it is by mention or
+    reply, also where it sees everything."""
+    said = message.text or ""
+    mentions = [text for entity, text in message.parse_entities([MessageEntity.MENTION]).items() if _names(text, bot)]
+    named = bool(mentions) or any(
+        entity.user is not None and entity.user.id == bot.id
+        for entity in message.parse_entities([MessageEntity.TEXT_MENTION])
+    )
+    reply = message.reply_to_message
+    replied = reply is not None and reply.from_user is not None and reply.from_user.id == bot.id
+    if message.chat.type != ChatType.PRIVATE and not named and not replied:
+        return None
+    for mention in mentions:
+        said = said.replace(mention, " ", 1)
+    return said.strip()
+
+
+def _names(mention: str, bot: Bot) -> bool:
+    return mention.lower() == f"@{bot.username}".lower()

@@ -1,0 +1,319 @@
+"""Presses of the buttons under our messages. Whatever is pressed, late, twice, by whom it is not for or by a forged
+client, does no harm: a press names rows, and what may be done to them is decided where it is done.
+
+A press is answered with what became of it, or after two seconds without: Telegram forgets it after ten to fifteen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+from telegram import CallbackQuery, ForceReply, InlineKeyboardMarkup, Message, Update
+from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
+
+from bot import CHANNEL, keyboards
+from bot.keyboards import Press, parse
+from bot.places import Spot, speaker_of, spot_of
+from bot.render import Piece
+from bot.screen import Screen
+from bot.showing import Shows, can_retry
+from huigan.texts import locale_of, text, told
+from huigan.turns import feedback
+from huigan.turns.desk import Desk
+from huigan.turns.opening import Refusal, Speaker, answer_again
+from storage import answers, chats, correction_prompts, messages, showings, users
+from storage.db import Database
+from storage.records import Answer, Pick, Rating, Reason, Thumb, Turn, User
+
+FindMessage = Callable[[Session, int], int | None]
+
+ANSWER_WITHIN_SECONDS = 2.0
+PROMPT_NAME_CHARACTERS = 64
+
+
+@dataclass(frozen=True)
+class Done:
+    """What the person is told at once, and what is still to be done on the screen."""
+
+    words: str = ""
+    then: Callable[[], Awaitable[object]] | None = None
+
+
+@dataclass(frozen=True)
+class Pressed:
+    """A press with all that is known of where and by whom."""
+
+    press: Press
+    query: CallbackQuery
+    spot: Spot
+    message_id: int
+    keyboard: InlineKeyboardMarkup | None  # under the message; None also where Telegram shows it to us no more
+
+    @property
+    def speaker(self) -> Speaker:
+        return speaker_of(self.query.from_user)
+
+    @property
+    def locale(self) -> str:
+        return locale_of(self.query.from_user.language_code)
+
+    @property
+    def chat(self) -> str:
+        return str(self.spot.chat_id)
+
+
+class Presses:
+    def __init__(self, db: Database, desk: Desk, shows: Shows, screen: Screen) -> None:
+        self._db = db
+        self._desk = desk
+        self._shows = shows
+        self._screen = screen
+
+    def handlers(self) -> list[BaseHandler[Any, Any, Any]]:
+        return [CallbackQueryHandler(self._pressed)]
+
+    async def _pressed(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        query = update.callback_query
+        assert query is not None
+        pressed = _pressed(query)
+        if pressed is None:
+            await self._screen.toast(query, text(locale_of(query.from_user.language_code), "refusal.stale_button"))
+            return
+        acting = asyncio.ensure_future(self._act(pressed))
+        await asyncio.wait({acting}, timeout=ANSWER_WITHIN_SECONDS)
+        is_done = acting.done() and acting.exception() is None
+        await self._screen.toast(query, acting.result().words if is_done else "")
+        done = await acting
+        if done.then is not None:
+            await done.then()
+
+    async def _act(self, pressed: Pressed) -> Done:
+        match pressed.press:
+            case Press("up" | "down" as thumb, (answer_id,), ""):
+                return await self._rate(pressed, answer_id, Thumb(thumb))
+            case Press("why", (answer_id,), reason) if reason in set(Reason):
+                return await self._give_reason(pressed, answer_id, Reason(reason))
+            case Press("fix", (answer_id,), ""):
+                return await self._ask_for_correction(pressed, answer_id)
+            case Press("again", (answer_id,), ""):
+                return await self._answer_again(pressed, _message_of_answer, answer_id)
+            case Press("retry", (message_id,), ""):
+                return await self._answer_again(pressed, _message, message_id)
+            case Press("stop", (turn_id,), ""):
+                return await self._stop(pressed, turn_id)
+            case Press("pick", (left_id, right_id), pick) if pick in set(Pick):
+                return await self._compare(pressed, left_id, right_id, Pick(pick))
+            case Press("agree" | "decline" as choice, (), ""):
+                return await self._consent(pressed, choice)
+            case _:
+                return _told(Refusal("stale_button"), pressed)
+
+    async def _rate(self, pressed: Pressed, answer_id: int, thumb: Thumb) -> Done:
+        result = await self._db.awrite(_rated, pressed, answer_id, thumb, datetime.now(UTC))
+        if isinstance(result, Refusal):
+            return _told(result, pressed)
+        user, answer, rating = result
+        code = "rating.up" if thumb is Thumb.UP else "rating.down"
+        if user.consented_at is None and user.declined_at is None:
+            code = "rating.kept_only"
+        return Done(text(pressed.locale, code), lambda: self._mark_rated(pressed, answer, rating))
+
+    async def _give_reason(self, pressed: Pressed, answer_id: int, reason: Reason) -> Done:
+        result = await self._db.awrite(_reasoned, pressed, answer_id, reason, datetime.now(UTC))
+        if isinstance(result, Refusal):
+            return _told(result, pressed)
+        _, answer, rating = result
+        return Done(text(pressed.locale, "reason.thanks"), lambda: self._mark_rated(pressed, answer, rating))
+
+    async def _mark_rated(self, pressed: Pressed, answer: Answer, rating: Rating) -> None:
+        """In a private chat the thumb is marked. In a group several may rate, and edits are dear: only the reasons
+        appear there."""
+        asks_why = rating.thumb is Thumb.DOWN and rating.reason is None
+        if pressed.spot.is_group and not asks_why:
+            return
+        given = None if pressed.spot.is_group else rating.thumb
+        keyboard = keyboards.under_answer(
+            answer.id,
+            pressed.locale,
+            given,
+            reasons=asks_why,
+            retry_message_id=answer.message_id if can_retry(answer) else None,
+        )
+        await self._mark(pressed, keyboard)
+
+    async def _ask_for_correction(self, pressed: Pressed, answer_id: int) -> Done:
+        user = await self._db.awrite(_may_correct, pressed, answer_id, datetime.now(UTC))
+        if isinstance(user, Refusal):
+            return _told(user, pressed)
+        return Done(then=lambda: self._send_prompt(pressed, answer_id, user))
+
+    async def _send_prompt(self, pressed: Pressed, answer_id: int, user: User) -> None:
+        spot = Spot(pressed.spot.chat_id, pressed.spot.thread_id, pressed.message_id)
+        force = ForceReply(selective=True, input_field_placeholder=text(pressed.locale, "correction.placeholder"))
+        message_id = await self._screen.send(spot, _prompt(pressed), force)
+        where = (CHANNEL, pressed.chat, str(message_id))
+        await self._db.awrite(correction_prompts.add, answer_id, user.id, *where, datetime.now(UTC))
+
+    async def _answer_again(self, pressed: Pressed, find: FindMessage, row_id: int) -> Done:
+        turn = await self._db.awrite(_again, pressed, find, row_id, datetime.now(UTC))
+        if isinstance(turn, Refusal):
+            return _told(turn, pressed)
+        self._shows.start(turn)
+        is_retry = pressed.press.act == "retry"
+        return Done(
+            then=(lambda: self._mark(pressed, _without(pressed.keyboard, pressed.query.data))) if is_retry else None
+        )
+
+    async def _stop(self, pressed: Pressed, turn_id: int) -> Done:
+        watched = self._desk.find(turn_id)
+        user = await self._db.aread(users.find, CHANNEL, pressed.speaker.external_id)
+        if watched is None:
+            return _told(Refusal("stale_button"), pressed)
+        if user is None or user.id != watched.turn.user_id:
+            return _told(Refusal("not_yours"), pressed)
+        watched.stop()
+        return Done()
+
+    async def _compare(self, pressed: Pressed, left_id: int, right_id: int, pick: Pick) -> Done:
+        result = await self._db.awrite(_compared, pressed, left_id, right_id, pick, datetime.now(UTC))
+        if isinstance(result, Refusal):
+            return _told(result, pressed)
+        marked = keyboards.which_is_better(left_id, right_id, pressed.locale, pick)
+        then = None if pressed.spot.is_group else lambda: self._mark(pressed, marked)
+        return Done(text(pressed.locale, "comparison.thanks"), then)
+
+    async def _consent(self, pressed: Pressed, choice: str) -> Done:
+        await self._db.awrite(_decided, pressed, choice == "agree", datetime.now(UTC))
+        words = text(pressed.locale, "bot.consent_agreed" if choice == "agree" else "bot.consent_declined")
+        return Done(then=lambda: self._screen.say(pressed.spot, words))
+
+    async def _mark(self, pressed: Pressed, keyboard: InlineKeyboardMarkup | None) -> None:
+        if pressed.keyboard is not None:
+            await self._screen.mark(pressed.spot.chat_id, pressed.message_id, keyboard, pressed.keyboard)
+
+
+def _pressed(query: CallbackQuery) -> Pressed | None:
+    """None if it is no press of ours: a button that was not there when it was pressed is forged, or gone meanwhile."""
+    message, press = query.message, parse(query.data)
+    if message is None or press is None:
+        return None
+    keyboard = message.reply_markup if isinstance(message, Message) else None
+    if isinstance(message, Message) and not _has(keyboard, query.data):
+        return None
+    return Pressed(press, query, spot_of(message), message.message_id, keyboard)
+
+
+def _has(keyboard: InlineKeyboardMarkup | None, data: str | None) -> bool:
+    rows = keyboard.inline_keyboard if keyboard else ()
+    return any(button.callback_data == data for row in rows for button in row)
+
+
+def _without(keyboard: InlineKeyboardMarkup | None, data: str | None) -> InlineKeyboardMarkup | None:
+    rows = keyboard.inline_keyboard if keyboard else ()
+    kept = [[button for button in row if button.callback_data != data] for row in rows]
+    return InlineKeyboardMarkup([row for row in kept if row]) if any(kept) else None
+
+
+def _told(refusal: Refusal, pressed: Pressed) -> Done:
+    return Done(told(pressed.locale, "refusal", refusal.code))
+
+
+def _prompt(pressed: Pressed) -> Piece:
+    """In a group it names the person, so that their client opens the reply."""
+    if not pressed.spot.is_group:
+        return Piece(text(pressed.locale, "correction.prompt"))
+    user = pressed.query.from_user
+    name = (user.full_name or str(user.id))[:PROMPT_NAME_CHARACTERS].strip() or str(user.id)
+    words = text(pressed.locale, "correction.prompt_of", name=name)
+    before = words[: words.index(name)]
+    units = [len(part.encode("utf-16-le")) // 2 for part in (before, name)]
+    mention = {"type": "text_mention", "offset": units[0], "length": units[1], "user": user.to_dict()}
+    return Piece(words, (mention,))
+
+
+# What happens in the database, each one transaction
+
+
+def _user(session: Session, pressed: Pressed, at: datetime) -> User:
+    who = pressed.speaker
+    return users.meet(session, CHANNEL, who.external_id, who.name, who.locale, at)
+
+
+def _is_here(session: Session, pressed: Pressed, conversation_id: int) -> bool:
+    """Whether that conversation is held in the chat of the press."""
+    chat = chats.get(session, chats.conversation_of(session, conversation_id).chat_id)
+    return (chat.channel, chat.external_id) == (CHANNEL, pressed.chat)
+
+
+def _answer_here(session: Session, pressed: Pressed, answer_id: int) -> Answer | Refusal:
+    answer = answers.find(session, answer_id)
+    if answer is None or not _is_here(session, pressed, answer.conversation_id):
+        return Refusal("no_such_answer")
+    return answer
+
+
+def _rated(
+    session: Session, pressed: Pressed, answer_id: int, thumb: Thumb, at: datetime
+) -> tuple[User, Answer, Rating] | Refusal:
+    answer = _answer_here(session, pressed, answer_id)
+    if isinstance(answer, Refusal):
+        return answer
+    user = _user(session, pressed, at)
+    rating = feedback.rate(session, answer_id, user.id, thumb, at)
+    return rating if isinstance(rating, Refusal) else (user, answer, rating)
+
+
+def _reasoned(
+    session: Session, pressed: Pressed, answer_id: int, reason: Reason, at: datetime
+) -> tuple[User, Answer, Rating] | Refusal:
+    answer = _answer_here(session, pressed, answer_id)
+    if isinstance(answer, Refusal):
+        return answer
+    user = _user(session, pressed, at)
+    rating = feedback.give_reason(session, answer_id, user.id, reason, at)
+    return rating if isinstance(rating, Refusal) else (user, answer, rating)
+
+
+def _may_correct(session: Session, pressed: Pressed, answer_id: int, at: datetime) -> User | Refusal:
+    """Whether they may is decided when they do."""
+    answer = _answer_here(session, pressed, answer_id)
+    return answer if isinstance(answer, Refusal) else _user(session, pressed, at)
+
+
+def _message_of_answer(session: Session, answer_id: int) -> int | None:
+    answer = answers.find(session, answer_id)
+    return answer.message_id if answer else None
+
+
+def _message(session: Session, message_id: int) -> int | None:
+    return message_id if messages.many(session, [message_id]) else None
+
+
+def _again(session: Session, pressed: Pressed, find: FindMessage, row_id: int, at: datetime) -> Turn | Refusal:
+    message_id = find(session, row_id)
+    if message_id is None or not _is_here(session, pressed, messages.get(session, message_id).conversation_id):
+        return Refusal("no_such_answer")
+    turn = answer_again(session, message_id, _user(session, pressed, at).id, at)
+    if isinstance(turn, Turn):
+        showings.begin(session, turn.id, CHANNEL, at)
+    return turn
+
+
+def _compared(
+    session: Session, pressed: Pressed, left_id: int, right_id: int, pick: Pick, at: datetime
+) -> object | Refusal:
+    for answer_id in (left_id, right_id):
+        answer = _answer_here(session, pressed, answer_id)
+        if isinstance(answer, Refusal):
+            return answer
+    return feedback.compare(session, left_id, right_id, _user(session, pressed, at).id, pick, at)
+
+
+def _decided(session: Session, pressed: Pressed, is_agreed: bool, at: datetime) -> User:
+    user = _user(session, pressed, at)
+    return users.consent(session, user.id, at) if is_agreed else users.decline(session, user.id, at)

@@ -1,0 +1,174 @@
+"""What stands on people's screens: sent, edited, and known, so that nothing is shown twice the same.
+
+What has to arrive is tried again until Telegram took it: a lost connection does not tell whether it had, and a part of
+an answer seen twice is better than one that is lost. Knows no answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from telegram import (
+    Bot,
+    CallbackQuery,
+    ForceReply,
+    InlineKeyboardMarkup,
+    LinkPreviewOptions,
+    MessageEntity,
+    ReplyParameters,
+)
+from telegram.error import BadRequest, NetworkError, TelegramError
+
+from bot.pace import FRAME, Pace
+from bot.places import Spot
+from bot.render import Piece, frame, plain
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Keyboard = InlineKeyboardMarkup | None
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+REMEMBERED_MESSAGES = 4096
+_NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
+
+
+class Screen:
+    def __init__(self, bot: Bot, pace: Pace) -> None:
+        self._bot = bot
+        self.pace = pace
+        self._shown: OrderedDict[tuple[int, int], tuple[Piece | None, Keyboard]] = OrderedDict()
+
+    async def send(self, spot: Spot, piece: Piece, keyboard: InlineKeyboardMarkup | ForceReply | None = None) -> int:
+        """A new message; its id. Raises TelegramError where Telegram will never take it, or long cannot."""
+        reply = ReplyParameters(spot.reply_to, allow_sending_without_reply=True) if spot.reply_to else None
+
+        def call(shown: Piece) -> Awaitable[object]:
+            return self._bot.send_message(
+                spot.chat_id,
+                shown.text,
+                entities=_entities(shown, self._bot),
+                reply_markup=keyboard,
+                message_thread_id=spot.thread_id,
+                reply_parameters=reply,
+                link_preview_options=_NO_PREVIEW,
+            )
+
+        sent = await _insist(lambda: _rich_or_plain(call, piece))
+        message_id = int(sent.message_id)  # type: ignore[attr-defined]
+        self._remember(
+            spot.chat_id, message_id, piece, keyboard if isinstance(keyboard, InlineKeyboardMarkup) else None
+        )
+        return message_id
+
+    async def say(self, spot: Spot, words: str, keyboard: Keyboard = None) -> None:
+        """Words of ours."""
+        parts = plain(words)
+        for part in parts:
+            await self.send(spot, part, keyboard if part is parts[-1] else None)
+
+    async def edit(self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard = None) -> int:
+        """Let a message show this; the id of the one that does: a new one where somebody deleted the old."""
+        if self._shown.get((spot.chat_id, message_id)) == (piece, keyboard):
+            return message_id
+        try:
+            await _insist(lambda: _rich_or_plain(lambda shown: self._edit(spot, message_id, shown, keyboard), piece))
+        except BadRequest as error:
+            if _is_gone(error):
+                return await self.send(spot, piece, keyboard)
+            if not _is_the_same(error):
+                raise
+        self._remember(spot.chat_id, message_id, piece, keyboard)
+        return message_id
+
+    async def frame(self, spot: Spot, message_id: int, text: str, keyboard: Keyboard) -> bool:
+        """Show a passing state, if there is room for it now. False once that is of no use in this message."""
+        piece = Piece(frame(text))
+        if self._shown.get((spot.chat_id, message_id)) == (piece, keyboard) or not piece.text:
+            return True
+        try:
+            await self._edit(spot, message_id, piece, keyboard, pace=FRAME)
+        except BadRequest as error:
+            return _is_the_same(error)
+        except TelegramError as error:
+            logger.debug("a frame was dropped: %s", error)
+            return True
+        self._remember(spot.chat_id, message_id, piece, keyboard)
+        return True
+
+    async def mark(self, chat_id: int, message_id: int, keyboard: Keyboard, seen: Keyboard) -> None:
+        """Other buttons under a message, which had those that were `seen` there."""
+        piece, shown = self._shown.get((chat_id, message_id), (None, seen))
+        if shown == keyboard:
+            return
+        try:
+            await _insist(lambda: self._bot.edit_message_reply_markup(chat_id, message_id, reply_markup=keyboard))
+        except BadRequest as error:
+            if not (_is_gone(error) or _is_the_same(error)):
+                raise
+        self._remember(chat_id, message_id, piece, keyboard)
+
+    async def toast(self, query: CallbackQuery, words: str) -> None:
+        """Answer a press. One that is too old to be answered was seen to have no effect on the button: no harm."""
+        try:
+            await query.answer(words[:200] or None)
+        except TelegramError as error:
+            logger.info("a press was not answered: %s", error)
+
+    async def _edit(
+        self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard, pace: str | None = None
+    ) -> object:
+        return await self._bot.edit_message_text(  # type: ignore[call-arg] # ExtBot's, for its rate limiter
+            piece.text,
+            spot.chat_id,
+            message_id,
+            entities=_entities(piece, self._bot),
+            reply_markup=keyboard,
+            link_preview_options=_NO_PREVIEW,
+            rate_limit_args=pace,
+        )
+
+    def _remember(self, chat_id: int, message_id: int, piece: Piece | None, keyboard: Keyboard) -> None:
+        self._shown[chat_id, message_id] = (piece, keyboard)
+        self._shown.move_to_end((chat_id, message_id))
+        if len(self._shown) > REMEMBERED_MESSAGES:
+            self._shown.popitem(last=False)
+
+
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
+    for wait_seconds in RETRY_SECONDS:
+        try:
+            return await call()
+        except BadRequest:  # a NetworkError to python-telegram-bot, but no retry helps
+            raise
+        except NetworkError as error:
+            logger.warning("Telegram did not answer, again in %.1f s: %s", wait_seconds, error)
+        await asyncio.sleep(wait_seconds)
+    return await call()
+
+
+async def _rich_or_plain(call: Callable[[Piece], Awaitable[T]], piece: Piece) -> T:
+    """As it is, or without formatting where Telegram does not like that."""
+    try:
+        return await call(piece)
+    except BadRequest as error:
+        if not piece.entities or "entit" not in str(error).lower():
+            raise
+        logger.warning("Telegram refused entities, sending plain text: %s", error)
+        return await call(Piece(piece.text))
+
+
+def _entities(piece: Piece, bot: Bot) -> list[MessageEntity]:
+    return [MessageEntity.de_json(dict(each), bot) for each in piece.entities]
+
+
+def _is_the_same(error: BadRequest) -> bool:
+    return "not modified" in str(error)
+
+
+def _is_gone(error: BadRequest) -> bool:
+    return any(words in str(error).lower() for words in ("message to edit not found", "message can't be edited"))

@@ -1,0 +1,224 @@
+"""A turn on the screen, from its first sign of life to the last part of its answer, across restarts.
+
+The message that shows it is known to the database before its first word is, each part of the answer once Telegram took
+it: whoever picks a turn up after a kill goes on where it stood. The one window is a part beyond the first, taken by
+Telegram in the instant before a kill: it is sent again, since one too many is better than one too few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy.orm import Session
+from telegram.error import BadRequest, Forbidden, TelegramError
+
+from bot import CHANNEL, keyboards
+from bot.places import Spot, message_id_in
+from bot.render import Piece, clipped, pieces, plain
+from bot.screen import Keyboard, Screen
+from huigan.texts import locale_of, text, told
+from huigan.turns import feedback
+from huigan.turns.answering import Phase, View
+from huigan.turns.desk import Desk, Watched
+from storage import answers, chats, deliveries, messages, showings, turns, users
+from storage.db import Database
+from storage.records import WHOLE, Answer, ChatKind, Ended, Turn, TurnState
+
+logger = logging.getLogger(__name__)
+
+CLOSING_SECONDS = 10.0  # for what has ended and is not on the screen yet, when the process is told to end
+COMPARED_UNITS = 1700  # of each answer in a comparison; both stand in full above it
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A turn as the database knows it."""
+
+    turn: Turn
+    answer: Answer | None
+    spot: Spot
+    locale: str
+    message_id: int | None  # that shows it so far
+    delivered: tuple[str, ...]  # messages that hold parts of its answer, in order
+    is_finished: bool
+
+
+class Shows:
+    def __init__(self, db: Database, desk: Desk, screen: Screen, rng: random.Random) -> None:
+        self._db = db
+        self._desk = desk
+        self._screen = screen
+        self._rng = rng
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+
+    def start(self, turn: Turn) -> None:
+        """Hand a waiting turn in and show it. Started twice, it is shown once."""
+        if turn.id not in self._tasks:
+            task = self._tasks[turn.id] = asyncio.create_task(self._show(turn), name=f"show turn {turn.id}")
+            task.add_done_callback(lambda _: self._tasks.pop(turn.id, None))
+
+    async def recover(self) -> None:
+        """Pick up what a killed process left. Call at the start and every few seconds."""
+        await self._desk.recover()
+        for turn in await self._db.aread(_unfinished):
+            if turn.state is not TurnState.OPEN:
+                self.start(turn)
+
+    async def close(self, grace_seconds: float) -> None:
+        """Let streams finish for so long, end them, and let their last words reach the screen."""
+        await self._desk.close(grace_seconds)
+        tasks = list(self._tasks.values())
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSING_SECONDS)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _show(self, turn: Turn) -> None:
+        try:
+            if turn.state is TurnState.WAITING:
+                await self._stream(self._desk.hand_in(turn))
+            await self._conclude(turn.id)
+        except (BadRequest, Forbidden) as error:
+            logger.warning("turn %d can be shown no longer: %s", turn.id, error)
+            await self._db.awrite(showings.finish, turn.id, datetime.now(UTC))
+        except TelegramError as error:
+            logger.warning("turn %d is not shown to its end yet: %s", turn.id, error)
+        except Exception:
+            # The edge of one showing: the answer is in the database, and `recover` tries again.
+            logger.exception("turn %d could not be shown", turn.id)
+
+    async def _stream(self, watched: Watched) -> None:
+        shown = await self._db.aread(_shown, watched.turn.id)
+        keyboard = keyboards.stop(watched.turn.id, shown.locale)
+        message_id = shown.message_id
+        if message_id is None:
+            message_id = await self._screen.send(shown.spot, Piece(_frame(watched.view, shown.locale)), keyboard)
+            await self._db.awrite(showings.place, watched.turn.id, str(message_id))
+        async with contextlib.aclosing(watched.watch()) as views:  # type: ignore[type-var]
+            async for _ in views:
+                await self._frame_room(watched, shown.spot)
+                if watched.view.phase is Phase.CLOSED:
+                    return
+                if not await self._screen.frame(shown.spot, message_id, _frame(watched.view, shown.locale), keyboard):
+                    break
+        await watched.closed()
+
+    async def _frame_room(self, watched: Watched, spot: Spot) -> None:
+        """Until there is room for a frame, or no need of one any more."""
+        room = asyncio.create_task(self._screen.pace.frame_room(spot.chat_id))
+        closed = asyncio.create_task(watched.closed())
+        try:
+            await asyncio.wait({room, closed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            room.cancel()
+            closed.cancel()
+
+    async def _conclude(self, turn_id: int) -> None:
+        """Show how it ended. Nothing where it has not: another process has it, or it waits for the next start."""
+        shown = await self._db.aread(_shown, turn_id)
+        if shown.is_finished or shown.turn.state is not TurnState.CLOSED:
+            return
+        parts, keyboard = _last_words(shown), _last_keyboard(shown)
+        delivered = list(shown.delivered)
+        for number, part in enumerate(parts[len(delivered) :], start=len(delivered)):
+            under = keyboard if part is parts[-1] else None
+            if number == 0 and shown.message_id is not None:
+                message_id = await self._screen.edit(shown.spot, shown.message_id, part, under)
+            else:
+                message_id = await self._screen.send(shown.spot, part, under)
+            delivered.append(str(message_id))
+            if shown.answer is not None:
+                where = (CHANNEL, str(shown.spot.chat_id), delivered)
+                await self._db.awrite(deliveries.add, shown.answer.id, *where, datetime.now(UTC))
+        await self._db.awrite(showings.finish, turn_id, datetime.now(UTC))
+        if shown.turn.again and shown.answer is not None:
+            await self._offer_comparison(shown)
+
+    async def _offer_comparison(self, shown: Shown) -> None:
+        pair = await self._db.aread(feedback.offer, shown.turn.message_id, self._rng)
+        if pair is None or any(answer.ended not in WHOLE for answer in pair):
+            return
+        left, right = pair
+        words = "\n\n".join(
+            (
+                f"{text(shown.locale, 'comparison.left_title')}\n{clipped(left.text, COMPARED_UNITS)}",
+                f"{text(shown.locale, 'comparison.right_title')}\n{clipped(right.text, COMPARED_UNITS)}",
+                text(shown.locale, "comparison.ask"),
+            )
+        )
+        await self._screen.say(shown.spot, words, keyboards.which_is_better(left.id, right.id, shown.locale))
+
+
+def _frame(view: View, locale: str) -> str:
+    if view.text.strip():
+        return view.text
+    if view.phase is Phase.QUEUED:
+        return (
+            text(locale, "phase.queued_at", position=view.position) if view.position else text(locale, "phase.queued")
+        )
+    return text(locale, "phase.loading")
+
+
+def _last_words(shown: Shown) -> list[Piece]:
+    note = _note(shown.turn, shown.locale)
+    if shown.answer is None:
+        return plain(note)
+    try:
+        return pieces(shown.answer.text, note)
+    except Exception:
+        # The Markdown library is not ours, and a release may write anything: the answer is shown all the same.
+        logger.exception("answer %d could not be formatted", shown.answer.id)
+        return plain(f"{shown.answer.text}\n\n{note}")
+
+
+def _note(turn: Turn, locale: str) -> str:
+    if turn.ended is Ended.LENGTH:
+        return text(locale, "ended.length")
+    if turn.ended in {Ended.STOPPED, Ended.WITHDRAWN}:
+        return text(locale, "ended.stopped")
+    return told(locale, "error", turn.error) if turn.error else ""
+
+
+def _last_keyboard(shown: Shown) -> Keyboard:
+    if shown.answer is None:
+        return keyboards.retry(shown.turn.message_id, shown.locale)
+    retry_message_id = shown.turn.message_id if can_retry(shown.answer) else None
+    return keyboards.under_answer(shown.answer.id, shown.locale, retry_message_id=retry_message_id)
+
+
+def can_retry(answer: Answer) -> bool:
+    """A part of an answer has Retry in place of 🔁: another whole one is not to be compared with it."""
+    return answer.ended in {Ended.BROKEN, Ended.INTERRUPTED}
+
+
+def _unfinished(session: Session) -> list[Turn]:
+    return [turns.get(session, each.turn_id) for each in showings.unfinished(session, CHANNEL)]
+
+
+def _shown(session: Session, turn_id: int) -> Shown:
+    turn = turns.get(session, turn_id)
+    showing = showings.find(session, turn_id)
+    assert showing is not None
+    answer = answers.of_turn(session, turn_id)
+    conversation = chats.conversation_of(session, turn.conversation_id)
+    chat = chats.get(session, conversation.chat_id)
+    question = message_id_in(messages.get(session, turn.message_id).source)
+    return Shown(
+        turn,
+        answer,
+        Spot(
+            int(chat.external_id),
+            int(conversation.thread) if conversation.thread else None,
+            question if chat.kind is ChatKind.GROUP else None,
+        ),
+        locale_of(users.get(session, turn.user_id).locale),
+        int(showing.message) if showing.message else None,
+        tuple(each.message for each in deliveries.of_answer(session, answer.id)) if answer else (),
+        showing.finished_at is not None,
+    )

@@ -1,0 +1,27 @@
+"""The bot as a process of its own, pointed at the fakes by one JSON argument: what `python -m bot` does by settings."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from bot.main import Webhook, run
+from storage.db import connect
+from storage.recipe import Recipe
+
+
+def main() -> None:
+    told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    webhook = told.pop("webhook")
+    db = connect(told.pop("database_url"))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run(db=db, recipe=lambda: Recipe(name="test"), webhook=Webhook(**webhook) if webhook else None, **told)
+    finally:
+        db.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""A bot in a process of its own between a fake Telegram, a fake Ollama and a real database, for tests to walk with."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text as sql
+
+from storage import artefacts, deployments, releases
+from storage.db import Database
+from storage.records import Release
+from tests.fakes.ollama import CHATML, FakeOllama
+from tests.fakes.telegram import Chat, FakeTelegram, Message, Person
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TAG = "huigan:base-1"
+SECRET = "a-secret-of-the-webhook"
+
+
+class World:
+    """Everything a flow needs; `alice` is in a private chat with the bot."""
+
+    def __init__(self, db: Database, telegram: FakeTelegram, ollama: FakeOllama, folder: Path) -> None:
+        self.db, self.telegram, self.ollama, self.folder = db, telegram, ollama, folder
+        self.log = folder / "bot.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.settings: dict[str, Any] = {
+            "token": telegram.token,
+            "base_url": telegram.base_url,
+            "base_file_url": telegram.base_file_url,
+            "local_mode": False,
+            "webhook": None,
+            "database_url": str(db.engine.url),
+            "ollama_host": ollama.host,
+            "admins": [],
+            "grace_seconds": 0.5,
+        }
+        self.alice = telegram.user("Alice")
+        self.chat = telegram.private(self.alice)
+
+    # The process
+
+    def start(self, **settings: Any) -> None:
+        """Returns once the bot asks for updates, or has set its webhook."""
+        self.settings |= settings
+        told = self.folder / "bot.json"
+        told.write_text(json.dumps(self.settings), encoding="utf-8")
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.bot.entry", str(told)], cwd=REPOSITORY, stdout=log, stderr=log
+            )
+        calls = len(self.telegram.calls)
+        self.wait(lambda: self._is_listening(calls), about="the bot starts", timeout=30)
+
+    def _is_listening(self, calls: int) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"the bot has ended:\n{self.logged()[-3000:]}"
+        told = [call.method for call in self.telegram.calls[calls:]]
+        return told.count("setMyCommands") == 2 or "setWebhook" in told
+
+    def kill(self) -> None:
+        """As the machine would: no word of farewell."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=30)
+
+    def logged(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    # What is waited for and looked at
+
+    def wait(self, predicate: Any, *, about: str = "", timeout: float = 15) -> Any:
+        try:
+            return self.telegram.wait_for(predicate, timeout=timeout, about=about)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n--- the bot's log\n{self.logged()[-4000:]}") from None
+
+    def answer(self, chat: Chat | None = None, *, after: Message | None = None, button: str = "👍") -> Message:
+        """The bot's newest message with that button, newer than `after`."""
+        where = chat or self.chat
+
+        def found() -> Message | None:
+            newer = [each for each in where.answers if after is None or each.id > after.id]
+            return next((each for each in reversed(newer) if button in each.buttons), None)
+
+        message = self.wait(found, about=f"a message with {button}")
+        assert isinstance(message, Message)
+        return message
+
+    def says(self, text: str, *, chat: Chat | None = None, who: Person | None = None, **how: Any) -> Message:
+        return (who or self.alice).says(chat or self.chat, text, **how)
+
+    def said(self, words: str, chat: Chat | None = None) -> Message:
+        """A message of the bot's that contains these words."""
+        where = chat or self.chat
+        message = self.wait(lambda: next((m for m in where.answers if words in m.text), None), about=words)
+        assert isinstance(message, Message)
+        return message
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        with self.db.engine.connect() as connection:
+            return [dict(row._mapping) for row in connection.execute(sql(f'SELECT * FROM "{table}" ORDER BY 1'))]
+
+    def until_rows(self, table: str, count: int) -> list[dict[str, Any]]:
+        self.wait(lambda: len(self.rows(table)) >= count, about=f"{count} rows of {table}")
+        return self.rows(table)
+
+    def refused(self) -> list[str]:
+        return [f"{call.method}: {call.description} {call.params}" for call in self.telegram.refusals]
+
+
+def serve(db: Database, tag: str = TAG, weights: str | None = "/weights") -> Release:
+    """A release that is live, as `huigan base add` leaves it."""
+    at = datetime.now(UTC)
+
+    def put(session: Any) -> Release:
+        artefact = artefacts.add(
+            session,
+            run_id=None,
+            path=None,
+            sha256=None,
+            quantisation="Q4_K_M",
+            size_bytes=None,
+            weights=weights,
+            template=CHATML,
+            system="你是回甘。",
+            parameters={"num_ctx": 2048, "num_predict": 512},
+            scorecard=None,
+            verdict=None,
+            created_at=at,
+        )
+        release = releases.add(session, tag, artefact.id, at)
+        deployments.deploy(session, release.id, "test", "test", at)
+        return release
+
+    return db.write(put)
+
+
+@contextlib.contextmanager
+def world(db: Database, folder: Path) -> Iterator[World]:
+    telegram, ollama = FakeTelegram(), FakeOllama()
+    with telegram.running(), ollama.running():
+        serve(db)
+        ollama.add(TAG)
+        made = World(db, telegram, ollama, folder)
+        try:
+            yield made
+        finally:
+            if made.process is not None and made.process.poll() is None:
+                made.kill()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
