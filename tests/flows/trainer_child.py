@@ -1,0 +1,36 @@
+"""The trainer's child as a process, which can be told to kill itself, as kill -9 does, at an exact point of its work.
+
+python -m tests.flows.trainer_child DATABASE_URL RUN ATTEMPT HOME OLLAMA [STAGE WHAT DONE]
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from huigan.serving.client import Ollama
+from storage.db import connect
+from trainer import child
+
+
+class Dying(child.Teller):
+    point: tuple[str, str, int] | None = None
+
+    def __call__(self, stage: str, what: str, done: int, total: int) -> None:
+        super().__call__(stage, what, done, total)
+        if (stage, what, done) == self.point:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(url: str, run_id: str, attempt: str, home: str, host: str, *point: str) -> int:
+    if point:
+        Dying.point = (point[0], point[1], int(point[2]))
+    child.Teller = Dying  # type: ignore[misc]
+    db = connect(url)
+    return child.main(db, int(run_id), int(attempt), Path(home), Ollama(host), threads=1, patience_seconds=2)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

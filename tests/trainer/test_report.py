@@ -1,0 +1,134 @@
+"""The page of a run: whole in every language, whole without a network, and never more than what was found."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from huigan.texts import LOCALES, catalogue
+from storage.recipe import Recipe
+from storage.records import Run, RunState
+from trainer import charts, gate, report
+from trainer.charts import Line
+from trainer.scorecard import Controls, Free, Perplexity, Preferences, Recall, Sample, Scorecard
+
+AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+RECIPE = Recipe.from_dict({"name": "demo"})
+RUN = Run(
+    7, "default", RunState.RUNNING, None, {}, 1, RECIPE.to_dict(), False, "", None, None, None, None, None, None, AT,
+    None, None,
+)  # fmt: skip
+NASTY = '<script>alert("x")</script> & {{ 7 * 7 }} </td>'
+CARD = Scorecard(
+    compared_with="base",
+    quantisation="Q4_K_M",
+    preferences=Preferences(40, 0.8, 3.0, 1.0, 5.0, 0.01),
+    perplexity=Perplexity(20, 400, 12.0, 6.0),
+    recall=Recall(10, 0.0, 0.9, 0.1, 0.95),
+    held_out_recall=Recall(4, 0.0, 0.75, 0.1, 0.95),
+    free=Free(30, 1.0, 0.0, 1.0, 1.2, 0.9, 0.1),
+    controls=Controls(12, 10, 1),
+    lacking=("clear_languages", "pairs"),
+    samples=(Sample("taught", NASTY, "八点", "七点半", "七点半"), Sample("control", "France?", "Paris", "Paris", None)),
+)
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a browser would load, and checks that what opens closes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.loads += [value or "" for name, value in attrs if name in {"src", "href", "data", "poster", "srcset"}]
+        if tag not in {"meta", "br", "link", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def finished(folder: Path) -> Path:
+    def dump(name: str, value: Any) -> None:
+        (folder / name).write_text(json.dumps(value))
+
+    (folder / "dataset").mkdir(parents=True)
+    dump("score.json", asdict(CARD))
+    dump("gate.json", asdict(gate.judge(CARD, RECIPE.gate)))
+    kept = {split: {"answers": 3, "pairs": 2, "thumbs": 1} for split in ("train", "held_out")}
+    dump("dataset/manifest.json", {"counts": {"kept": kept, "dropped": {"no_consent": 2}}, "sha256": "abc"})
+    curves = [{"stage": "dpo", "step": n, "loss": 1 / n, "rewards/margins": n / 9} for n in range(1, 5)]
+    (folder / "curves.jsonl").write_text("".join(json.dumps(each) + "\n" for each in curves))
+    dump("train.json", {"curves": [str(folder / "curves.jsonl")]})
+    return folder
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_page_is_whole_in_every_language_and_loads_nothing(locale: str, tmp_path: Path) -> None:
+    text = report.render(finished(tmp_path / "run"), RUN, locale)
+    page = Page(text)
+    assert page.open == []
+    assert page.loads == []
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "script" not in page.tags
+    assert {"svg", "table", "details"} <= page.tags
+    assert catalogue(locale)["report.measures"] in text
+
+
+def test_what_people_wrote_cannot_become_markup(tmp_path: Path) -> None:
+    text = report.render(finished(tmp_path / "run"), RUN, "en")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert "{{ 7 * 7 }}" in text
+
+
+def test_figures_stand_beside_their_bars(tmp_path: Path) -> None:
+    text = report.render(finished(tmp_path / "run"), RUN, "en")
+    for shown in ("90%", "≥ 50%", "12.00", "≤ 14.40", "+3.00 (+1.00 … +5.00)", "9 / 10", "no_consent 2"):
+        assert shown in text
+    assert "held-out pairs" in text
+    assert ">Base<" in text
+
+
+def test_a_run_that_got_nowhere_has_a_page_too(tmp_path: Path) -> None:
+    path = report.write(tmp_path, RUN, "zh-Hans")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.open == []
+    assert catalogue("zh-Hans")["report.unjudged"] in path.read_text(encoding="utf-8")
+
+
+def test_an_adapter_without_effect_has_a_page_that_says_so(tmp_path: Path) -> None:
+    card = Scorecard(effect=False)
+    (tmp_path / "score.json").write_text(json.dumps(asdict(card)))
+    (tmp_path / "gate.json").write_text(json.dumps(asdict(gate.judge(card, RECIPE.gate))))
+    assert catalogue("en")["gate.adapter_without_effect"] in report.render(tmp_path, RUN, "en")
+
+
+@pytest.mark.parametrize(
+    "points", [[(1.0, 2.0)], [(1.0, 0.0), (2.0, 0.0)], [(0.0, float("nan")), (1.0, 3.0)], [(1.0, -1e9), (2.0, 1e9)]]
+)
+def test_a_chart_draws_whatever_a_training_did(points: list[tuple[float, float]]) -> None:
+    drawn = charts.chart([Line("sft <1>", points)], "step")
+    assert ET.fromstring(drawn).tag == "svg"
+    assert "nan" not in drawn
+    assert "inf" not in drawn
+
+
+def test_nothing_is_drawn_of_nothing() -> None:
+    assert charts.chart([], "step") == charts.chart([Line("a", [])], "step") == ""

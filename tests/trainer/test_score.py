@@ -1,0 +1,224 @@
+"""The scorecard of real files: the broken looks broken, the same looks the same, and what is missing is named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from huigan.llama import gguf, merge
+from huigan.llama.score import Generation
+from storage.recipe import Recipe
+from tests.huigan.llama.tiny import tiny_gguf, tiny_llama
+from tests.trainer.community import SYSTEM
+from trainer import dataset, score, stages
+from trainer.examples import Example, Selection
+from trainer.replay import Control
+from trainer.score import Asked, Bench, Scored, Seen
+from trainer.scorecard import Scorecard
+from trainer.tokens import end_of_turn_id
+
+RECIPE = Recipe.from_dict(
+    {
+        "name": "r",
+        "data": {"max_prompt_tokens": 256, "max_tokens": 512},
+        "gate": {"max_generated_tokens": 8, "max_generations": 4},
+    }
+)
+
+
+def prompt(question: str) -> tuple[tuple[str, str], ...]:
+    return (("system", SYSTEM), ("user", question))
+
+
+EXAMPLES = (
+    *(Example("answers", prompt(f"What is {n}?"), (f"It is {n}.",), "correction") for n in range(6)),
+    *(Example("answers", prompt(f"Who is {n}?"), (f"The {n}.",), "thumbs", split="held_out") for n in range(5)),
+    *(Example("pairs", prompt(f"Why {n}?"), ("So.", "The dog."), "pick", split="held_out") for n in range(6)),
+    Example("thumbs", prompt("Bad?"), ("Yes.",), "thumbs", False, split="held_out"),
+)
+CONTROLS = (Control("What is the capital of France?", ("Paris",)),)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_llama(folder / "weights")
+    tiny_gguf(folder / "weights", folder / "base.gguf")
+    return folder
+
+
+def write(folder: Path, *examples: Example, controls: tuple[Control, ...] = ()) -> Path:
+    manifest: dict[str, Any] = {
+        "sha256": "0",
+        "counts": {
+            "kept": {split: dict.fromkeys(("answers", "pairs", "thumbs"), 0) for split in ("train", "held_out")}
+        },
+        "recipe": {"name": "r"},
+        "watermarks": {"rating": 0, "comparison": 0},
+    }
+    dataset.write(folder, Selection(examples, {}), controls, manifest)
+    return folder
+
+
+def scored(tiny: Path, folder: Path, recipe: Recipe = RECIPE) -> Scored:
+    return Scored(folder, recipe, stages.tokenizer_of(tiny / "weights"), 1, lambda what, done, total: None)
+
+
+def test_a_file_beside_itself_gains_nothing_and_loses_nothing(tiny: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", *EXAMPLES, controls=CONTROLS)
+    base = tiny / "base.gguf"
+    card = score.compare(scored(tiny, folder), live=base, candidate=base, compared_with="live")
+    assert card.preferences is not None
+    assert card.perplexity is not None
+    assert card.free is not None
+    assert (card.preferences.pairs, card.preferences.accuracy) == (6, 0.5)
+    assert (card.preferences.low, card.preferences.high) == (0, 0)
+    assert card.perplexity.ratio == 1
+    assert card.perplexity.answers == 5
+    # Four corrected questions (the recipe's limit), four of twelve held-out ones, and the control.
+    assert card.free.answers == 9
+    assert len(card.samples) == 9
+    assert all(each.live == each.candidate for each in card.samples)
+    assert card.controls is not None
+    assert card.controls.lost == 0
+
+
+def test_rounding_alone_is_neither_gain_nor_loss(tiny: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", *EXAMPLES)
+    merge.quantise(tiny / "base.gguf", tmp_path / "q8.gguf", "Q8_0")
+    card = score.compare(
+        scored(tiny, folder), live=tiny / "base.gguf", candidate=tmp_path / "q8.gguf", compared_with="base"
+    )
+    assert card.preferences is not None
+    assert card.preferences.mean_gain != 0
+    assert card.preferences.accuracy == 0.5
+
+
+def test_a_file_of_no_numbers_is_not_finite(tiny: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", *EXAMPLES)
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes((tiny / "base.gguf").read_bytes())
+    header = gguf.read(broken)
+    tensor = header.tensors["output_norm.weight"]
+    with broken.open("r+b") as file:
+        file.seek(tensor.offset)
+        file.write(np.full(tensor.shape, np.nan, np.float32).tobytes())
+    card = score.compare(scored(tiny, folder), live=tiny / "base.gguf", candidate=broken, compared_with="base")
+    assert card == Scorecard(finite=False, compared_with="base", quantisation="Q4_K_M")
+
+
+def test_a_damaged_file_is_named_before_anything_loads_it(tiny: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", *EXAMPLES)
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes((tiny / "base.gguf").read_bytes()[:-1000])
+    with pytest.raises(gguf.BadGguf):
+        score.compare(scored(tiny, folder), live=tiny / "base.gguf", candidate=cut, compared_with="base")
+
+
+def test_what_there_is_no_feedback_for_is_named_and_not_made_up(tiny: Path, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", *(each for each in EXAMPLES if each.split == "train"))
+    base = tiny / "base.gguf"
+    card = score.compare(scored(tiny, folder), live=base, candidate=base, compared_with="live")
+    assert card.preferences is card.perplexity is card.controls is card.held_out_recall is None
+    assert set(card.lacking) >= {"pairs", "answers", "controls"}
+    empty = score.compare(scored(tiny, write(tmp_path / "e")), live=base, candidate=base, compared_with="live")
+    assert empty.free is None
+
+
+def test_answers_are_scored_up_to_their_end_of_turn_and_no_further(tiny: Path, tmp_path: Path) -> None:
+    """The line break that ChatML writes after it is never generated."""
+    made = scored(tiny, write(tmp_path / "d", *EXAMPLES))
+    bench = score.bench_of(made)
+    end = end_of_turn_id(made.tokenizer)
+    for span in (*bench.answers, *(side for pair in bench.pairs for side in pair)):
+        assert span.ids[-1] == end
+        assert end not in span.ids[span.prompt_tokens : -1]
+
+
+def test_what_is_too_long_for_the_recipe_is_left_out(tiny: Path, tmp_path: Path) -> None:
+    long = Example("answers", prompt("Long?"), ("word " * 600,), "thumbs", split="held_out")
+    assert score.bench_of(scored(tiny, write(tmp_path / "d", long))).answers == []
+
+
+# --- on answers as they might be
+
+
+def said(text: str, ended: str = "stop") -> Generation:
+    return Generation(text, 5, ended)
+
+
+def judged(asked: list[Asked], live: list[Generation], candidate: list[Generation]) -> Scorecard:
+    return score.card(RECIPE, Bench([], [], asked), Seen([], [], live), Seen([], [], candidate), "live")
+
+
+def taught(question: str, right: str) -> Asked:
+    return Asked("taught", question, (1,), (right,), corrected=True)
+
+
+def test_an_english_answer_to_a_chinese_question_is_in_the_wrong_language() -> None:
+    asked = [taught("几点开门？", "早上七点半开门。"), Asked("held_out", "猫叫什么名字？", (1,))]
+    card = judged(asked, [said("不知道。")] * 2, [said("It opens at seven."), said("")])
+    assert card.free is not None
+    assert card.free.language_match == 0
+
+
+def test_an_approved_answer_says_in_which_language_to_answer() -> None:
+    """`How do you say tea in Chinese?` is to be answered in Chinese."""
+    translated = Asked("held_out", "How do you say tea in Chinese?", (1,), ("茶。",))
+    control = Asked("control", "Translate hello into Chinese.", (1,), control=Control("", ("你好",)))
+    card = judged([translated, control], [said("tea"), said("你好")], [said("茶叶。"), said("你好！")])
+    assert card.free is not None
+    assert card.free.language_match == 1
+
+
+def test_recall_counts_any_of_the_corrections_of_one_question() -> None:
+    asked = [
+        Asked("taught", "几点？", (1,), ("八点关门。", "七点半开门。"), corrected=True),
+        taught("猫？", "叫芝麻。"),
+    ]
+    card = judged(asked, [said("不知道")] * 2, [said("七点半开门。"), said("叫花生。")])
+    assert card.recall is not None
+    assert (card.recall.live, card.recall.candidate) == (0, 0.5)
+
+
+def test_answers_that_never_end_and_loop_are_seen() -> None:
+    asked = [taught("几点？", "七点半。")] * 4
+    loop = said("我很高兴为您服务。" * 10, ended="length")
+    card = judged(asked, [said("八点。")] * 4, [said("七点半。"), loop, loop, loop])
+    assert card.free is not None
+    assert (card.free.stop_share, card.free.repetition) == (0.25, 0.75)
+    assert card.free.length_drift is not None
+    assert card.free.length_drift > 5
+
+
+def test_a_live_answer_that_never_ended_is_no_measure_of_length() -> None:
+    asked = [Asked("held_out", f"{n}？", (1,)) for n in range(4)]
+    card = judged(asked, [said("长" * 500, ended="length")] * 4, [said("短。")] * 4)
+    assert "comparable_lengths" in card.lacking
+
+
+def test_controls_are_lost_only_where_the_live_file_was_right() -> None:
+    asked = [Asked("control", "q", (1,), control=Control("q", ("Paris",))) for _ in range(3)]
+    live = [said("Paris"), said("It is paris."), said("Rome")]
+    card = judged(asked, live, [said("Paris"), said("Rome"), said("Rome")])
+    assert card.controls is not None
+    assert asdict(card.controls) == {"questions": 3, "live_right": 2, "lost": 1}
+
+
+def test_gains_are_those_over_the_live_file_and_noise_counts_half() -> None:
+    live = Seen([([-1.0], [-2.0])] * 3, [], [])
+    candidate = Seen([([-1.0], [-4.0]), ([-1.0], [-2.001]), ([-3.0], [-2.0])], [], [])
+    found = score.preferences(live, candidate, seed=20)
+    assert found.accuracy == pytest.approx((1 + 0.5 + 0) / 3)
+    assert found.mean_gain == pytest.approx((2 + 0.001 - 2) / 3)
+    assert found.low <= found.mean_gain <= found.high
+
+
+def test_a_scorecard_is_json(tiny: Path) -> None:
+    card = judged([taught("几点？", "七点半。")], [said("八点")], [said("七点半。")])
+    assert json.loads(json.dumps(asdict(replace(card, lacking=()))))["recall"]["candidate"] == 1.0

@@ -1,0 +1,71 @@
+"""Training curves as inline SVG: no script, no font, nothing from elsewhere. Knows points, not training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+Point = tuple[float, float]
+
+WIDTH, HEIGHT = 640, 220
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 30
+TICKS = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    points: Sequence[Point]
+
+
+def chart(lines: Sequence[Line], x_name: str) -> str:
+    """Every line in one frame, each named at its end; empty where there is nothing to draw."""
+    drawn = [Line(each.name, [one for one in each.points if all(map(math.isfinite, one))]) for each in lines]
+    drawn = [each for each in drawn if each.points]
+    if not drawn:
+        return ""
+    xs, ys = zip(*(point for line in drawn for point in line.points), strict=True)
+    low, high = min(ys), max(ys)
+    margin = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    frame = _Frame(min(xs), max(xs), low - margin, high + margin)
+    body = "".join([*_grid(frame, x_name), *(_drawn(frame, line, at) for at, line in enumerate(drawn))])
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart">{body}</svg>'
+
+
+@dataclass(frozen=True)
+class _Frame:
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def at(self, point: Point) -> Point:
+        across = (point[0] - self.left) / ((self.right - self.left) or 1)
+        up = (point[1] - self.low) / ((self.high - self.low) or 1)
+        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+
+def _grid(frame: _Frame, x_name: str) -> list[str]:
+    parts = []
+    for tick in range(TICKS + 1):
+        value = frame.low + (frame.high - frame.low) * tick / TICKS
+        _, y = frame.at((frame.left, value))
+        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="tick end">{value:.3g}</text>')
+    base = HEIGHT - 10
+    parts.append(f'<text x="{LEFT}" y="{base}" class="tick">{frame.left:g}</text>')
+    right = f"{escape(x_name)} {frame.right:g}"
+    return [*parts, f'<text x="{WIDTH - RIGHT}" y="{base}" class="tick end">{right}</text>']
+
+
+def _drawn(frame: _Frame, line: Line, number: int) -> str:
+    places = [frame.at(point) for point in line.points]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    x, y = places[-1]
+    dot = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" class="dot line{number % 4}"/>'
+    name = (
+        f'<text x="{x - 8:.1f}" y="{max(TOP, y - 8):.1f}" class="name end line{number % 4}">{escape(line.name)}</text>'
+    )
+    return f'<polyline points="{path}" class="line{number % 4}"/>{dot}{name}'

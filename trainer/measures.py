@@ -1,0 +1,94 @@
+"""What can be seen of a text, and of a row of numbers, without a model. Pure.
+
+Scripts stand for languages: what matters here is that a Chinese question is not answered in English.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Literal
+
+Script = Literal["cjk", "other"]
+
+CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+# One Han character says about as much as half a word, and a word has about five letters.
+LETTERS_A_CJK_CHARACTER = 2.5
+CLEARLY = 0.75
+CHRF_ORDER, CHRF_BETA = 6, 2.0
+CLOSE_CHRF = 0.75  # one wrong character in a fact of ten lies below
+LOOP_WORDS, LOOP_REPEATED = 24, 0.5
+BOOTSTRAP_DRAWS = 2000
+
+
+def script(text: str) -> Script | None:
+    """What a text is written in, by weight of its letters; None where that is not clear, or there are none."""
+    cjk = len(CJK.findall(text)) * LETTERS_A_CJK_CHARACTER
+    letters = sum(each.isalpha() for each in CJK.sub("", text))
+    if not cjk + letters:
+        return None
+    share = cjk / (cjk + letters)
+    return "cjk" if share >= CLEARLY else "other" if share <= 1 - CLEARLY else None
+
+
+def words(text: str) -> list[str]:
+    """Each CJK character, each run of other letters or digits, each sign: units that need no segmenter."""
+    return re.findall(rf"{CJK.pattern}|(?:(?!{CJK.pattern})\w)+|[^\w\s]", text)
+
+
+def repeated(text: str) -> float:
+    """Share of word 4-grams that were there before: seq-rep-4 of Welleck et al., 1908.04319."""
+    said = words(text)
+    grams = [tuple(said[at : at + 4]) for at in range(len(said) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def loops(text: str) -> bool:
+    """Whether a text says the same over and over. Short ones may: `haha` is no loop."""
+    return len(words(text)) >= LOOP_WORDS and repeated(text) >= LOOP_REPEATED
+
+
+def chrf(answer: str, reference: str) -> float:
+    """Character n-gram F-score, 0 to 1: chrF2 of Popović, W15-3049 (sentence level, spaces ignored)."""
+    said, right = ("".join(text.split()) for text in (answer, reference))
+    scores = [_overlap(said, right, n) for n in range(1, CHRF_ORDER + 1) if len(right) >= n]
+    precision, recall = (fmean(each) if scores else 0.0 for each in zip(*scores or [(0.0, 0.0)], strict=True))
+    weight = CHRF_BETA**2
+    return (1 + weight) * precision * recall / (weight * precision + recall) if precision and recall else 0.0
+
+
+def _overlap(said: str, right: str, n: int) -> tuple[float, float]:
+    """(precision, recall) of n-grams."""
+    mine, theirs = (Counter(text[at : at + n] for at in range(len(text) - n + 1)) for text in (said, right))
+    common = (mine & theirs).total()
+    return common / max(1, mine.total()), common / max(1, theirs.total())
+
+
+def recalls(answer: str, reference: str) -> bool:
+    """Whether an answer holds the right one, or comes close. It compares wording: it cannot tell a fact from its
+    negation, and a right answer in other words does not count."""
+    said, right = plain(answer), plain(reference)
+    return (bool(right) and right in said) or chrf(said, right) >= CLOSE_CHRF
+
+
+def plain(text: str) -> str:
+    """Letters and digits alone, in one form."""
+    return "".join(each for each in unicodedata.normalize("NFKC", text).casefold() if each.isalnum())
+
+
+def interval(values: Sequence[float], seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean (percentiles; Efron 1979)."""
+    rng = random.Random(seed)
+    means = sorted(fmean(rng.choices(values, k=len(values))) for _ in range(BOOTSTRAP_DRAWS))
+    return means[round(0.025 * BOOTSTRAP_DRAWS)], means[round(0.975 * BOOTSTRAP_DRAWS) - 1]
+
+
+def drift(lengths: Sequence[int], wanted: Sequence[int]) -> float:
+    """How many times longer or shorter texts have become: the geometric mean of the ratios, above 1 either way."""
+    logs = [math.log((1 + length) / (1 + want)) for length, want in zip(lengths, wanted, strict=True)]
+    return math.exp(abs(fmean(logs)))

@@ -1,0 +1,108 @@
+"""One run, from feedback to a release:
+
+    dataset → train → merge → quantise → score → gate → release
+
+A stage is finished when its `.json`, written last, lies in the run's folder. A run that is killed at any instant and
+started again goes on after the last finished stage (training from its last checkpoint) and ends with the same verdict.
+This module does not know how any stage does its work, nor who started the run.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from storage.records import RunState
+from trainer import gate, report, stages
+from trainer.dataset import Built
+from trainer.gate import Verdict
+from trainer.release import Released, release
+from trainer.scorecard import Scorecard
+from trainer.stages import Merged, Origin, Reference, Taught, Work, disk_full
+
+T = TypeVar("T")
+
+STAGES = ("dataset", "train", "merge", "quantise", "score", "gate", "release")
+LOCK_SECONDS = 0.5
+
+
+def run(work: Work) -> Released:
+    """Raises RunFailed and what the stages raise; whatever `work.tell` raises stops the run where it is."""
+    with alone_in(work):
+        return through_the_stages(work)
+
+
+def through_the_stages(work: Work) -> Released:
+    if work.run.dataset_only:
+        once(work, "dataset", Built, lambda: stages.build(work))
+        return Released(RunState.BUILT, None, None)
+    origin = once(work, "start", Origin, lambda: stages.start(work))
+    built = once(work, "dataset", Built, lambda: stages.build(work))
+    taught = once(work, "train", Taught, lambda: stages.train(work, origin, built))
+    merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, taught))
+    reference = once(work, "quantise", Reference, lambda: stages.quantise(work, origin, merged))
+    card = once(work, "score", Scorecard, lambda: stages.score(work, built, taught, merged, reference))
+    verdict = once(work, "gate", Verdict, lambda: gate.judge(card, work.recipe.gate))
+    report.write(work.folder, work.run, work.locale)
+    return once(work, "release", Released, lambda: release(work, origin, taught, merged, card, verdict))
+
+
+@contextmanager
+def alone_in(work: Work) -> Iterator[None]:
+    """Waits for an earlier attempt that is still about to notice that it is over: two must not write one folder."""
+    work.folder.mkdir(parents=True, exist_ok=True)
+    with (work.folder / "lock").open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                work.tell("start", "waiting", 0, 0)
+                time.sleep(LOCK_SECONDS)
+        yield
+
+
+def once(work: Work, stage: str, kind: type[T], make: Callable[[], T]) -> T:
+    """What the stage gave when it was finished, by this process or an earlier one."""
+    path = work.folder / f"{stage}.json"
+    adapter = TypeAdapter(kind)
+    if path.is_file():
+        return adapter.validate_json(path.read_bytes())
+    work.tell(stage, "", 0, 0)
+    with full_disk_named(work.folder):
+        result = make()
+        write_whole(path, adapter.dump_json(result, indent=1))
+    return result
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_full(folder) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """The file is there whole, also after a power cut, or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

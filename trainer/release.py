@@ -1,0 +1,140 @@
+"""The last stage: the candidate becomes a tag that was seen to answer, then a release, or an artefact that was refused.
+
+Nothing that answers now is touched until the one transaction at the end, which `huigan.operate.releases` knows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from huigan.operate import releases, tags
+from huigan.serving import library
+from huigan.serving.errors import Busy, Crashed, Loading, NotRunning, ServingError, Stalled
+from storage.records import RunState
+from trainer.gate import Verdict
+from trainer.scorecard import Scorecard
+from trainer.stages import Merged, Origin, RunFailed, Taught, Work, tokenizer_of
+from trainer.tokens import render_ids
+
+PASSING = (NotRunning, Busy, Loading, Crashed, Stalled)  # an Ollama that restarts, or is asked for too much
+PAUSE_SECONDS = 5.0
+STOPPING_TOKENS = 256
+
+
+class AttemptOver(Exception):
+    """The run is another worker's by now, or ended: whatever this process still does must change nothing."""
+
+
+@dataclass(frozen=True)
+class Released:
+    """How the run ended. A rejected one has no tag."""
+
+    state: RunState
+    tag: str | None
+    release_id: int | None
+
+
+def release(work: Work, origin: Origin, taught: Taught, merged: Merged, card: Scorecard, verdict: Verdict) -> Released:
+    artefact = described(work, origin, taught, merged, card, verdict)
+    if not verdict.passed:
+        return turn_down(work, artefact, merged)
+    tag = tags.name_of(
+        f"run{work.run.id}", merged.sha256, artefact["template"], artefact["system"], artefact["parameters"]
+    )
+    patiently(work, lambda: serve(work, tag, artefact))
+    try:
+        patiently(work, lambda: try_out(work, tag, artefact["system"], taught))
+    except RunFailed:
+        library.delete(work.client, tag)
+        raise
+    return publish(work, tag, artefact)
+
+
+def described(
+    work: Work, origin: Origin, taught: Taught, merged: Merged, card: Scorecard, verdict: Verdict
+) -> dict[str, Any]:
+    """The artefact: everything that shapes an answer is written out, and what was found of it."""
+    recipe = work.recipe
+    stops = dict.fromkeys([*stop_texts(origin.parameters), taught.end_of_turn])
+    return {
+        "path": str(merged.path) if verdict.passed else None,
+        "sha256": merged.sha256 or None,
+        "quantisation": recipe.quantisation,
+        "size_bytes": merged.size_bytes or None,
+        "weights": origin.weights,
+        "template": origin.template if recipe.system.template == "base" else recipe.system.template,
+        "system": recipe.system.text,
+        "parameters": {**recipe.generate.options(), "stop": list(stops)},
+        "scorecard": asdict(card),
+        "verdict": asdict(verdict),
+    }
+
+
+def stop_texts(parameters: dict[str, Any]) -> list[str]:
+    given = parameters.get("stop", [])
+    return [given] if isinstance(given, str) else list(given)
+
+
+def serve(work: Work, tag: str, artefact: dict[str, Any]) -> None:
+    work.tell("release", "create", 0, 3)
+    shaped = {name: artefact[name] for name in ("template", "system", "parameters")}
+    library.create(work.client, tag, Path(artefact["path"]), **shaped)
+    work.tell("release", "warm", 1, 3)
+    library.warm(work.client, tag)
+
+
+def try_out(work: Work, tag: str, system: str, taught: Taught) -> None:
+    """The served tag must read the very tokens that were trained on, answer, and know where to end."""
+    work.tell("release", "try", 2, 3)
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": tags.QUESTION}]
+    told = library.ask(work.client, tag, messages, {"temperature": 0.0, "num_predict": STOPPING_TOKENS})
+    wanted = len(render_ids(tokenizer_of(taught.weights), messages))
+    if told.prompt_eval_count != wanted:
+        raise RunFailed("template_differs", tag=tag, served_tokens=told.prompt_eval_count, trained_tokens=wanted)
+    if not (told.message.content or "").strip():
+        raise RunFailed("answers_nothing", tag=tag)
+    if told.done_reason != "stop" and work.recipe.gate.min_stop_share > 0:
+        raise RunFailed("does_not_stop_when_served", tag=tag, tokens=told.eval_count)
+
+
+def publish(work: Work, tag: str, artefact: dict[str, Any]) -> Released:
+    run, at = work.run, work.now()
+    if work.recipe.approval == "approve":
+        proposed = work.db.write(releases.propose, run.id, run.attempt, artefact, tag, at)
+        if proposed is None:
+            raise AttemptOver
+        return Released(RunState.AWAITING_APPROVAL, tag, proposed.id)
+    published = work.db.write(releases.publish, run.id, run.attempt, artefact, tag, at)
+    if published is None:
+        raise AttemptOver
+    if work.alias is not None:
+        tags.point(work.client, work.alias, tag)
+    return Released(RunState.RELEASED, tag, published.release.id)
+
+
+def turn_down(work: Work, artefact: dict[str, Any], merged: Merged) -> Released:
+    """The file is of no more use; its scorecard is."""
+    kept = work.db.write(releases.turn_down, work.run.id, work.run.attempt, artefact, work.now())
+    if kept is None:
+        raise AttemptOver
+    if merged.path is not None:
+        merged.path.unlink(missing_ok=True)
+    return Released(RunState.REJECTED, None, None)
+
+
+def patiently(work: Work, act: Callable[[], None]) -> None:
+    """Hours of training are not thrown away because Ollama restarts. Other errors pass at once."""
+    until = time.monotonic() + work.patience_seconds
+    while True:
+        try:
+            return act()
+        except PASSING as error:
+            if time.monotonic() > until:
+                raise
+            waiting: ServingError = error
+        work.tell("release", f"waiting: {waiting.code}", 0, 0)
+        time.sleep(min(PAUSE_SECONDS, work.patience_seconds))

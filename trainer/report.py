@@ -1,0 +1,162 @@
+"""One run as one HTML page: verdict with reasons, scorecard, curves, answers side by side, data. Works offline.
+
+Made from what the stages left in the run's folder, so it can be made again in another language, or of a run that has
+not ended. It holds what people wrote: it is for admins. This module does not know how anything in it was measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from huigan.texts import DEFAULT_LOCALE, LOCALES, text, told
+from storage.recipe import Gate, Recipe
+from storage.records import Run
+from trainer.charts import Line, chart
+
+NAME = "report.html"
+# fmt: off
+WORDS = (
+    "title", "passed", "rejected", "unjudged", "hard", "against", "good", "reasons", "measures", "measure", "live",
+    "base", "candidate", "bar", "lacking", "compared_live", "compared_base", "curves", "loss", "margin", "step",
+    "samples", "question", "wanted", "taught", "held_out", "control", "data", "dropped", "recipe", "manifest", "recall",
+    "held_out_recall", "perplexity", "preference_gain", "preference_accuracy", "stop_share", "repetition",
+    "language_match", "length_drift", "controls", "task_answers", "task_pairs", "task_thumbs", "split_train",
+    "split_held_out", "lack_pairs", "lack_answers", "lack_corrections", "lack_controls", "lack_clear_languages",
+    "lack_comparable_lengths",
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the scorecard, as it is shown."""
+
+    name: str
+    live: str
+    candidate: str
+    bar: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """A template in the folder `pages` of a package, and what it shows beside the run."""
+
+    package: str
+    template: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write(folder: Path, run: Run, locale: str | None = None) -> Path:
+    path = folder / NAME
+    path.write_text(render(folder, run, locale), encoding="utf-8")
+    return path
+
+
+def render(folder: Path, run: Run, locale: str | None = None, page: Page | None = None) -> str:
+    """What is not there yet is left out. Another `page` may extend this one's template, and brings its own values."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    spoken = locale if locale in LOCALES else DEFAULT_LOCALE
+    recipe = Recipe.from_dict(run.recipe)
+    card, verdict = loaded(folder / "score.json"), loaded(folder / "gate.json")
+    page = page or Page("trainer", "report.html.jinja")
+    loader = ChoiceLoader([PackageLoader(page.package, "pages"), PackageLoader("trainer", "pages")])
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return pages.get_template(page.template).render(
+        **page.values,
+        words={name: Word(spoken, name) for name in WORDS},
+        language=spoken,
+        run=run,
+        recipe=recipe,
+        recipe_json=json.dumps(recipe.to_dict(), ensure_ascii=False, indent=1),
+        card=card,
+        verdict=verdict,
+        reasons=[
+            (kind_of(each), told(spoken, "gate", each["code"], each["params"])) for each in verdict.get("reasons", ())
+        ],
+        rows=list(rows(card, recipe.gate)),
+        charts=list(charts(folder, spoken)),
+        manifest=loaded(folder / "dataset" / "manifest.json"),
+    )
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of the page; called with parameters where it has any."""
+
+    locale: str
+    name: str
+
+    def __str__(self) -> str:
+        return text(self.locale, f"report.{self.name}")
+
+    def __call__(self, **params: object) -> str:
+        return text(self.locale, f"report.{self.name}", **params)
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_bytes())) if path.is_file() else {}
+
+
+def kind_of(reason: Mapping[str, Any]) -> str:
+    return "hard" if reason["hard"] else "good" if reason["good"] else "against"
+
+
+def rows(card: Mapping[str, Any], bars: Gate) -> Iterator[Row]:
+    """Only what was measured."""
+    if read := card.get("recall"):
+        yield Row("recall", percent(read["live"]), percent(read["candidate"]), f"≥ {percent(bars.min_recall)}")
+    if read := card.get("held_out_recall"):
+        yield Row("held_out_recall", percent(read["live"]), percent(read["candidate"]), "")
+    if read := card.get("perplexity"):
+        most = f"≤ {read['live'] * bars.max_perplexity_ratio:.2f}"
+        yield Row("perplexity", f"{read['live']:.2f}", f"{read['candidate']:.2f}", most)
+    if read := card.get("preferences"):
+        gain = f"{read['mean_gain']:+.2f} ({read['low']:+.2f} … {read['high']:+.2f})"
+        yield Row("preference_gain", "", gain, f"≥ {bars.min_preference_gain:+.2f}")
+        share = percent(read["accuracy"])
+        yield Row("preference_accuracy", "", share, f"≥ {percent(bars.min_preference_accuracy)}")
+    if read := card.get("free"):
+        yield from free_rows(read, bars)
+    if (read := card.get("controls")) and read["live_right"]:
+        right = read["live_right"]
+        least = right * (1 - bars.max_control_loss)
+        yield Row("controls", f"{right} / {read['questions']}", f"{right - read['lost']} / {right}", f"≥ {least:.1f}")
+
+
+def free_rows(free: Mapping[str, Any], bars: Gate) -> Iterator[Row]:
+    least_stops, most_loops = f"≥ {percent(bars.min_stop_share)}", f"≤ {percent(bars.max_repetition)}"
+    yield Row("stop_share", percent(free["live_stop_share"]), percent(free["stop_share"]), least_stops)
+    yield Row("repetition", percent(free["live_repetition"]), percent(free["repetition"]), most_loops)
+    if free["language_match"] is not None:
+        yield Row("language_match", "", percent(free["language_match"]), f"≥ {percent(bars.min_language_match)}")
+    if free["length_drift"] is not None:
+        yield Row("length_drift", "", f"× {free['length_drift']:.2f}", f"≤ × {bars.max_length_drift:.2f}")
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}"
+
+
+def charts(folder: Path, locale: str) -> Iterator[tuple[str, str]]:
+    """(title, SVG) of the loss and, where a stage has one, of the preference margin."""
+    curves = list(points(folder))
+    for name, key in (("loss", "loss"), ("margin", "rewards/margins")):
+        lines = [
+            Line(stage, [(point["step"], point[key]) for point in curve if point.get(key) is not None])
+            for stage, curve in curves
+        ]
+        if drawn := chart(lines, text(locale, "report.step")):
+            yield name, drawn
+
+
+def points(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """(stage, curve), in the order of training."""
+    for path in loaded(folder / "train.json").get("curves", ()):
+        curve = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        if curve:
+            yield str(curve[0]["stage"]), curve

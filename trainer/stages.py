@@ -1,0 +1,264 @@
+"""What each stage of a run does: typed arguments in, one typed result out, which can be kept as JSON.
+
+A stage may be started again at any time: it takes up, or does over, what a killed process left. It does not know which
+stage comes next, nor how a run's state is kept. Libraries for training and llama.cpp are imported where they are used,
+so that looking at a run needs neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from huigan.serving.client import Ollama
+from storage import deployments
+from storage.db import Database
+from storage.recipe import Recipe, Stage
+from storage.records import Run
+from trainer import dataset
+from trainer.dataset import Built
+from trainer.scorecard import Scorecard
+
+GIB = 2**30
+# Headers, JSON, the report: what is written beside the big files.
+SPARE_BYTES = 64 * 2**20
+
+Tell = Callable[[str, int, int], None]  # (what, done, total)
+
+
+class RunFailed(Exception):
+    """The run cannot go on. `code` names the words, `params` fill them."""
+
+    def __init__(self, code: str, **params: Any) -> None:
+        super().__init__(f"{code} {params}" if params else code)
+        self.code, self.params = code, params
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run and all that its stages work with. `tell` raises where the run is to stop."""
+
+    db: Database
+    run: Run
+    recipe: Recipe
+    home: Path
+    client: Ollama
+    now: Callable[[], datetime]
+    tell: Callable[[str, str, int, int], None]  # (stage, what, done, total)
+    endpoint: str | None = None  # of the Hugging Face hub
+    llama_cpp: Path | None = None  # a checkout whose converter is used
+    alias: str | None = None  # moved for Ollama's other clients when a release is deployed
+    threads: int | None = None
+    locale: str | None = None  # of the report
+    patience_seconds: float = 300.0  # with an Ollama that is away or busy when a release is due
+
+    @property
+    def folder(self) -> Path:
+        return folder_of(self.home, self.run)
+
+    def told(self, stage: str) -> Tell:
+        return lambda what, done, total: self.tell(stage, what, done, total)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What answered when the run began. It stays what the run starts from and is compared with, whatever is deployed
+    meanwhile."""
+
+    release_id: int
+    tag: str
+    weights: str
+    path: Path | None
+    quantisation: str
+    template: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The adapter of the last training stage, the weights it fits, and how it was reached."""
+
+    weights: Path
+    adapter: Path
+    curves: tuple[Path, ...]
+    end_of_turn: str
+    stages: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """The candidate: base and adapter merged and quantised in one pass. No file where the adapter changes nothing."""
+
+    base: Path  # 16-bit GGUF
+    path: Path | None
+    sha256: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The file that the candidate is compared with, in the candidate's quantisation."""
+
+    path: Path
+    what: Literal["live", "base"]
+
+
+def folder_of(home: Path, run: Run) -> Path:
+    """Named by time as well: a database that was begun anew counts from 1 again."""
+    return home / "runs" / f"{run.id}-{run.queued_at:%Y%m%dT%H%M%S}"
+
+
+def start(work: Work) -> Origin:
+    live = work.db.read(deployments.live)
+    if live is None:
+        raise RunFailed("no_base")
+    if live.artefact.weights is None:
+        raise RunFailed("no_weights", tag=live.release.tag)
+    return Origin(
+        live.release.id,
+        live.release.tag,
+        live.artefact.weights,
+        Path(live.artefact.path) if live.artefact.path else None,
+        live.artefact.quantisation,
+        live.artefact.template,
+        dict(live.artefact.parameters),
+    )
+
+
+def build(work: Work) -> Built:
+    return dataset.build(work.db, work.recipe, work.folder / "dataset", work.now(), run_id=work.run.id)
+
+
+def train(work: Work, origin: Origin, built: Built) -> Taught:
+    if not built.stages:
+        raise RunFailed("no_examples", dropped=built.counts["dropped"])
+    from trainer import training, weights
+    from trainer.tokens import end_of_turn_id
+
+    def step(stage: Stage, done: int, total: int, _loss: float) -> None:
+        work.tell("train", stage, done, total)
+
+    local = weights.local_weights(
+        origin.weights, work.home / "weights", endpoint=work.endpoint, progress=work.told("train")
+    )
+    rows = dataset.rows_to_train(built)
+    trained = training.train_stages(local, rows, work.recipe, work.folder / "train", progress=step)
+    tokenizer = tokenizer_of(local)
+    return Taught(
+        local,
+        trained[-1].adapter_dir,
+        tuple(each.curves for each in trained),
+        tokenizer.decode([end_of_turn_id(tokenizer)]),
+        tuple(summary(each) for each in trained),
+    )
+
+
+def summary(trained: Any) -> dict[str, Any]:
+    """What a person wants to know of a stage that was trained."""
+    names = "stage steps seconds examples skipped batch accumulate device in_4bit peak_bytes"
+    return {name: getattr(trained, name) for name in names.split()}
+
+
+def merge(work: Work, origin: Origin, taught: Taught) -> Merged:
+    """Merges into the 16-bit base and quantises, tensor by tensor: no merged 16-bit file ever lies on the disk."""
+    from huigan.llama import adapter
+    from huigan.llama import merge as gguf_space
+
+    base = sixteen_bit(work, origin, taught.weights)
+    make_room(work.folder, quantised_bytes(base, work.recipe.quantisation))
+    out = work.folder / "candidate.gguf"
+    try:
+        written = gguf_space.merge(base, taught.adapter, out, work.recipe.quantisation, progress=work.told("merge"))
+    except adapter.AdapterWithoutEffect:
+        return Merged(base, None, "", 0)
+    return Merged(base, written.path, written.sha256, written.nbytes)
+
+
+def quantise(work: Work, origin: Origin, merged: Merged) -> Reference:
+    """The live file where it lies here in the same quantisation, else the base in it: made once, and kept."""
+    if origin.path is not None and origin.path.is_file() and origin.quantisation == work.recipe.quantisation:
+        return Reference(origin.path, "live")
+    from huigan.llama import merge as gguf_space
+
+    kept = merged.base.with_suffix(f".{work.recipe.quantisation}.gguf")
+    if not kept.is_file():
+        make_room(kept.parent, quantised_bytes(merged.base, work.recipe.quantisation))
+        gguf_space.quantise(merged.base, kept, work.recipe.quantisation, progress=work.told("quantise"))
+    return Reference(kept, "base")
+
+
+def score(work: Work, built: Built, taught: Taught, merged: Merged, reference: Reference) -> Scorecard:
+    if merged.path is None:
+        return Scorecard(effect=False)
+    from trainer import score as scoring
+
+    scored = scoring.Scored(built.folder, work.recipe, tokenizer_of(taught.weights), work.threads, work.told("score"))
+    return scoring.compare(scored, live=reference.path, candidate=merged.path, compared_with=reference.what)
+
+
+def sixteen_bit(work: Work, origin: Origin, weights: Path) -> Path:
+    """The base as a 16-bit GGUF: made once from the weights, and kept."""
+    given = Path(origin.weights).expanduser()
+    source = given if given.is_file() else weights
+    kept = base_path(work.home, source)
+    if kept.is_file():
+        return kept
+    from huigan.llama import convert
+
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    make_room(kept.parent, folder_bytes(source) * (4 if source.is_file() else 1))
+    if source.is_file():
+        convert.dequantise(source, kept, progress=work.told("merge"))
+    else:
+        convert.convert(source, kept, convert.converter(work.home / "tools", work.llama_cpp))
+    return kept
+
+
+def base_path(home: Path, source: Path) -> Path:
+    return home / "bases" / f"{source.stem}-{fingerprint(source)}.f16.gguf"
+
+
+def fingerprint(source: Path) -> str:
+    """Of where the weights lie, and of each file's size and time: reading 16 GB to name a file takes too long."""
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    facts = [(str(each.resolve()), each.stat().st_size, each.stat().st_mtime_ns) for each in files if each.is_file()]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
+
+
+def folder_bytes(source: Path) -> int:
+    files = [source] if source.is_file() else source.glob("*.safetensors")
+    return sum(each.stat().st_size for each in files)
+
+
+def quantised_bytes(base: Path, quantisation: str) -> int:
+    from huigan.llama import gguf
+    from huigan.llama.quantise import tensor_types
+
+    header = gguf.read(base)
+    kinds = tensor_types(header, quantisation)
+    sizes = (gguf.Tensor(each.name, each.shape, kinds[each.name]).nbytes for each in header.tensors.values())
+    return sum(sizes) + SPARE_BYTES
+
+
+def make_room(folder: Path, needed_bytes: int) -> None:
+    """Fails before hours of work do."""
+    free = shutil.disk_usage(folder).free
+    if free < needed_bytes:
+        raise disk_full(folder, needed_bytes)
+
+
+def disk_full(folder: Path, needed_bytes: int | None = None) -> RunFailed:
+    free = shutil.disk_usage(folder).free
+    needed = {} if needed_bytes is None else {"needed_gib": round(needed_bytes / GIB, 2)}
+    return RunFailed("disk_full", folder=str(folder), free_gib=round(free / GIB, 2), **needed)
+
+
+def tokenizer_of(weights: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(weights, local_files_only=True)
