@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from telegramify_markdown import convert
 
@@ -61,6 +61,7 @@ REFUSED = [
     ("HTML", "🏟 🏟&lt;<i   =aba>", 'Empty attribute name in the tag "i" at byte offset 13'),
     ("HTML", "🏟 🏟&lt;<i    aba>", 'Can\'t find end tag corresponding to start tag "i"'),
     ("HTML", "🏟 🏟&lt;<i    aba  =  ", 'Unclosed start tag "i" at byte offset 13'),
+    ("HTML", '<a href="x"', "Unclosed start tag at byte offset 0"),
     ("HTML", "🏟 🏟&lt;<i    aba  =  190azAz-.,", "Unexpected end of name token at byte offset 27"),
     ("HTML", '🏟 🏟&lt;<i    aba  =  "&lt;&gt;&quot;>', "Unclosed start tag at byte offset 13"),
     ("HTML", "🏟 🏟&lt;</", "Unexpected end tag at byte offset 13"),
@@ -72,6 +73,7 @@ REFUSED = [
     ("MarkdownV2", "`a", "Can't find end of Code entity at byte offset 0"),
     ("MarkdownV2", "```\na", "Can't find end of Pre entity at byte offset 0"),
     ("MarkdownV2", "[a](b", "Can't find end of a URL at byte offset 4"),
+    ("MarkdownV2", "![a]", "Custom emoji entity must contain a tg://emoji URL at byte offset 0"),
     ("MarkdownV2", "a > b", "Character '>' is reserved and must be escaped with the preceding '\\'"),
     ("MarkdownV2", "a!", "Character '!' is reserved and must be escaped with the preceding '\\'"),
     ("MarkdownV2", "- a", "Character '-' is reserved and must be escaped with the preceding '\\'"),
@@ -86,6 +88,7 @@ def test_bad_markup_is_refused_in_telegrams_words(mode: str, source: str, reason
     assert refusal.value.description == f"Bad Request: can't parse entities: {reason}"
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["HTML", "MarkdownV2", "Markdown"]),
     st.lists(st.sampled_from([*"<>&/=\"'*_`~|[]()!\\\n a字😀", "</", "```", "<b>", "</b>", "<a href=", "**>"])),
@@ -106,6 +109,7 @@ def parsed(source: str, mode: str) -> tuple[str, list[dict[str, Any]]] | str:
         return refusal.description
 
 
+@settings(deadline=None)
 @given(st.text(st.sampled_from(" \n\ta字😀/@.b")), st.data())
 def test_trimming_keeps_every_entity_on_its_own_characters(text: str, data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, len(text)))

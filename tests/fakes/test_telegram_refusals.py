@@ -342,6 +342,12 @@ async def test_deleting_follows_rights_and_age(fake: FakeTelegram, bot: Bot, ali
     fake.clock.advance(49 * 3600)
     with pytest.raises(BadRequest, match="Message can't be deleted for everyone"):
         await old.delete()
+    with pytest.raises(BadRequest, match="Message can't be deleted"):
+        await bot.delete_messages(chat.id, [old.message_id])
+    with pytest.raises(BadRequest, match="Message identifiers are not specified"):
+        await bot.delete_messages(chat.id, [])
+    with pytest.raises(BadRequest, match="Too many message identifiers specified"):
+        await bot.delete_messages(chat.id, range(1, 102))
     new = await bot.send_message(chat.id, "new")
     assert await bot.delete_messages(chat.id, [new.message_id, 999_999])
     assert chat.texts == ["old"]
@@ -414,6 +420,7 @@ MISSING = [
     ("sendDocument", {"chat_id": 1}, "there is no document in the request"),
     ("editMessageText", {"text": "a"}, "message identifier is not specified"),
     ("deleteMessages", {}, "chat_id is empty"),
+    ("getChatMember", {"chat_id": 1}, "invalid user_id specified"),
     ("getFile", {}, "file_id not specified"),
     ("setMyCommands", {"commands": "{"}, "can't parse commands JSON object"),
     ("setMyCommands", {}, "expected an Array of BotCommand"),
@@ -437,8 +444,10 @@ MISSING = [
 @pytest.mark.parametrize(("method", "params", "reason"), MISSING)
 @pytest.mark.parametrize("encoding", ["json", "data", "params"])
 def test_what_is_missing_is_named_in_every_encoding(
-    fake: FakeTelegram, method: str, params: dict[str, Any], reason: str, encoding: str
+    fake: FakeTelegram, alice: Person, method: str, params: dict[str, Any], reason: str, encoding: str
 ) -> None:
+    if params.get("chat_id"):
+        params = {**params, "chat_id": fake.private(alice).id}
     answer = httpx.request("POST", f"{fake.base_url}{fake.token}/{method}", **{encoding: params})  # type: ignore[arg-type]
     assert answer.status_code == 400
     assert answer.json() == {"ok": False, "error_code": 400, "description": f"Bad Request: {reason}"}
@@ -454,6 +463,7 @@ MARKUPS = [
         {"inline_keyboard": [[{"text": 1}]]},
         'can\'t parse inline keyboard button: Field "text" must be of type String',
     ),
+    ({"keyboard": [[""]]}, "keyboard button text must be non-empty"),
     ({"keyboard": [[1]]}, "can't parse keyboard button: KeyboardButton must be a String or an Object"),
 ]
 
@@ -465,11 +475,45 @@ def test_a_keyboard_of_the_wrong_shape_is_refused(fake: FakeTelegram, chat: Chat
     assert answer.json()["description"] == f"Bad Request: {reason}"
 
 
+@pytest.mark.parametrize(("body", "reason"), [(b"{", "can't parse JSON object"), (b"[]", "object expected")])
+def test_a_body_that_is_no_json_object_is_refused(fake: FakeTelegram, body: bytes, reason: str) -> None:
+    url, headers = f"{fake.base_url}{fake.token}/getMe", {"content-type": "application/json"}
+    assert httpx.post(url, content=body, headers=headers).json()["description"] == f"Bad Request: {reason}"
+
+
 def test_a_lone_surrogate_is_no_text(fake: FakeTelegram, chat: Chat) -> None:
     body = b'{"chat_id": %d, "text": "\\ud83d"}' % chat.id
     url, headers = f"{fake.base_url}{fake.token}/sendMessage", {"content-type": "application/json"}
     answer = httpx.post(url, content=body, headers=headers)
     assert answer.json()["description"] == "Bad Request: strings must be encoded in UTF-8"
+
+
+async def test_files_beyond_telegrams_sizes_are_refused(
+    fake: FakeTelegram, bot: Bot, alice: Person, chat: Chat
+) -> None:
+    large = alice.sends_document(chat, "large.bin", bytes(20_000_001))
+    assert large.file is not None
+    with pytest.raises(BadRequest, match="File is too big"):
+        await bot.get_file(large.file.id)
+    with pytest.raises(BadRequest, match="File is too big"):
+        await bot.send_document(chat.id, bytes(50_000_001))
+
+
+async def test_a_press_may_open_only_the_bots_own_links(bot: Bot, alice: Person, chat: Chat) -> None:
+    markup = keyboard(InlineKeyboardButton("👍", callback_data="up"))
+    await bot.send_message(chat.id, "你好", reply_markup=markup)
+    press = alice.presses(chat.answers[-1], "👍")
+    with pytest.raises(BadRequest, match="Url_invalid"):
+        await bot.answer_callback_query(press.id, url="https://example.org")
+    assert await bot.answer_callback_query(press.id, url="https://t.me/huigan_bot?start=x")
+    assert press.url == "https://t.me/huigan_bot?start=x"
+
+
+async def test_a_chat_that_removed_the_bot_tells_it_nothing_more(fake: FakeTelegram, bot: Bot, alice: Person) -> None:
+    group = fake.group("Lab", members=[alice])
+    alice.removes_bot(group)
+    with pytest.raises(Forbidden, match="bot was kicked from the supergroup chat"):
+        await bot.get_chat(group.id)
 
 
 async def test_bots_set_one_reaction_of_the_known_ones(bot: Bot, alice: Person, chat: Chat) -> None:

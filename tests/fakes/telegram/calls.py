@@ -17,7 +17,7 @@ _TEXTS = frozenset({"text", "caption", "secret_token", "url", "description", "na
 class Upload:
     name: str
     mime_type: str
-    content: bytes
+    content: bytes = field(repr=False)
 
 
 class Params:

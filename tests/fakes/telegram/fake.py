@@ -179,7 +179,8 @@ class FakeTelegram:
         assert self._woken is not None
         self._woken.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), timeout_seconds)
+            async with asyncio.timeout(timeout_seconds):
+                await self._woken.wait()
 
     def record(self, call: Call) -> None:
         with self.changing():

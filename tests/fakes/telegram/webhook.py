@@ -37,11 +37,11 @@ class Webhook:
         self.set("", "", 40)
 
     async def deliver(self) -> None:
-        """Run for ever."""
+        """Until the fake stops."""
         # Bots under test serve plain http: reading the certificates would cost every test a tenth of a second.
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, verify=False) as client:
             try:
-                while True:
+                while not self._fake.is_stopping:
                     self._start_deliveries(client)
                     await self._fake.changed(timeout_seconds=0.5)
             finally:

@@ -49,8 +49,7 @@ class Wire:
         started.set()
         await stop.wait()
         server.close()
-        deliveries.cancel()
-        await asyncio.wait({deliveries})
+        await deliveries
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -162,14 +161,14 @@ class Wire:
 
 async def _read_body(receive: Receive) -> bytes | None:
     """None if whoever was sending it died meanwhile."""
-    body, more = b"", True
+    chunks, more = list[bytes](), True
     while more:
         event = await receive()
         if event["type"] == "http.disconnect":
             return None
-        body += event.get("body", b"")
+        chunks.append(event.get("body", b""))
         more = event.get("more_body", False)
-    return body
+    return b"".join(chunks)
 
 
 async def _answer(send: Send, status: int, answer: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ class StoredFile:
     path: str
     name: str
     mime_type: str
-    content: bytes
+    content: bytes = field(repr=False)
 
     def as_json(self) -> JSON:
         return {"file_id": self.id, "file_unique_id": f"u{self.id}", "file_size": len(self.content)}
