@@ -51,14 +51,13 @@ def enqueue(
     return added
 
 
-def claim(session: Session, worker: str, at: datetime) -> Run | None:
-    """Take the oldest queued run whose lane is free. Its attempt goes up by one."""
+def claim(session: Session, worker: str, at: datetime, run_id: int | None = None) -> Run | None:
+    """Take the oldest queued run whose lane is free, or that run if it is one. Its attempt goes up by one."""
     busy = select(run.c.lane).where(run.c.state == RunState.RUNNING)
-    waiting = first(
-        session,
-        Run,
-        select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(busy)).order_by(run.c.id).limit(1),
-    )
+    free = select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(busy))
+    if run_id is not None:
+        free = free.where(run.c.id == run_id)
+    waiting = first(session, Run, free.order_by(run.c.id).limit(1))
     if waiting is None:
         return None
     return move(

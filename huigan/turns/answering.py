@@ -36,6 +36,7 @@ RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)  # while Ollama loads or its own queue is f
 REFITS = 4
 DEFAULT_CONTEXT_TOKENS = 4096  # Ollama's own default
 DEFAULT_ANSWER_TOKENS = 1024
+AGAIN_TEMPERATURE = 0.8  # Ollama's own default
 
 
 class Phase(StrEnum):
@@ -178,6 +179,10 @@ def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | No
     draft.prompt = fitted(system, lines, budget_tokens, scale)
     # num_ctx and num_thread belong into the tag's parameters: given here, they reload the file.
     draft.options = {"num_predict": answer_tokens}
+    if draft.turn.again:
+        # Asked for another answer, a greedy release would give the same one again, and so would a fixed seed.
+        draft.options["temperature"] = max(AGAIN_TEMPERATURE, float(parameters.get("temperature", AGAIN_TEMPERATURE)))
+        draft.options["seed"] = draft.turn.id
 
 
 async def _read(client: AsyncOllama, draft: _Draft, tag: str, show: Show) -> None:

@@ -162,6 +162,21 @@ async def test_a_stream_that_breaks_keeps_what_was_shown_and_can_be_tried_again(
     assert (whole.ended, whole.text) == (Ended.COMPLETE, "one two three")
 
 
+async def test_another_answer_is_sampled_even_from_a_greedy_release(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    deploy(sqlite_db, "base:v1", temperature=0.0, seed=1)
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
+        first = await desk.hand_in(says(sqlite_db, "hi")).closed()
+        assert first.answer is not None
+        assert "temperature" not in first.answer.seen.options
+        again = sqlite_db.write(answer_again, first.answer.message_id, 1, AT)
+        assert not isinstance(again, Refusal)
+        second = await desk.hand_in(again).closed()
+    assert second.answer is not None
+    assert second.answer.seen.options == {"num_predict": 256, "temperature": 0.8, "seed": again.id}
+
+
 async def test_an_error_before_the_first_word_leaves_no_answer_and_admins_are_told_once_an_hour(
     sqlite_db: Database, desk: Desk, fake: FakeOllama
 ) -> None:

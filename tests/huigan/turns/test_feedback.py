@@ -1,4 +1,4 @@
-"""Ratings, reasons, corrections and comparisons: repeated without harm, replaced by the newest, refused to strangers."""
+"""Ratings, reasons, corrections, comparisons: repeated without harm, replaced by the newest, refused to strangers."""
 
 from __future__ import annotations
 

@@ -1,0 +1,108 @@
+"""The environment: *where* things are. Read once, by the command line and the processes' entries, and passed on.
+
+*What* an experiment is stands in the recipe; what an admin has set stands in the database and beats this.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+class BadSettings(ValueError):
+    """The environment or `.env` holds something that cannot be used; the text names each and its fix."""
+
+
+class Settings(BaseSettings):
+    """Each field's upper-case name is its environment variable; `.env.example` explains them for people."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
+    )
+
+    telegram_bot_token: SecretStr | None = None
+    telegram_base_url: str = "https://api.telegram.org/bot"
+    telegram_base_file_url: str = "https://api.telegram.org/file/bot"
+    telegram_local_mode: bool = False
+    telegram_webhook_url: str | None = None
+    telegram_webhook_secret: SecretStr | None = None
+    telegram_webhook_listen: str = "127.0.0.1:8443"
+
+    home: Path = Field(Path(".huigan"), validation_alias=AliasChoices("HUIGAN_HOME"))
+    database_url: str = ""
+    ollama_host: str = "127.0.0.1:11434"
+
+    admins: Annotated[tuple[int, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_ADMINS"))
+    recipe: str = Field("", validation_alias=AliasChoices("HUIGAN_RECIPE"))
+    schedule: str = Field("", validation_alias=AliasChoices("HUIGAN_SCHEDULE"))
+    min_ratings: int | None = Field(None, ge=1, validation_alias=AliasChoices("HUIGAN_MIN_RATINGS"))
+
+    hf_endpoint: str | None = None
+    llama_cpp_dir: Path | None = None
+
+    @field_validator("admins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        parts = [part for part in value.replace(",", " ").split() if part]
+        if not all(part.isdigit() for part in parts):
+            raise ValueError(
+                "write Telegram's numeric ids, separated by commas; /id in a chat with the bot shows yours"
+            )
+        return tuple(int(part) for part in parts)
+
+    @field_validator("telegram_bot_token")
+    @classmethod
+    def _looks_like_a_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            number, colon, secret = value.get_secret_value().partition(":")
+            if not (number.isdigit() and colon and len(secret) >= 20):
+                raise ValueError("this is no bot token: copy the whole line that @BotFather gave, like 123456789:AA…")
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        if value and len(value.split()) != 5:
+            raise ValueError("write five cron fields, like '0 3 * * *' for every night at three")
+        return value
+
+    @field_validator("telegram_webhook_listen")
+    @classmethod
+    def _has_a_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("write an address and a port, like 127.0.0.1:8443")
+        return value
+
+    @model_validator(mode="after")
+    def _webhook_is_whole(self) -> Settings:
+        if self.telegram_webhook_url and not self.telegram_webhook_secret:
+            raise ValueError(
+                "TELEGRAM_WEBHOOK_URL needs TELEGRAM_WEBHOOK_SECRET: without it anybody could pose as Telegram"
+            )
+        return self
+
+    @property
+    def database(self) -> str:
+        """The URL to connect to: DATABASE_URL, else a SQLite file in the home folder."""
+        return self.database_url or f"sqlite:///{(self.home / 'huigan.db').absolute()}"
+
+
+def load(env_file: str | Path | None = ".env") -> Settings:
+    """Raises BadSettings, which names every wrong variable with its fix and shows no secret."""
+    try:
+        return Settings(_env_file=env_file)
+    except ValidationError as error:
+        complaints = [_complaint(each) for each in error.errors(include_input=False, include_url=False)]
+        raise BadSettings("\n".join(complaints)) from None
+
+
+def _complaint(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    name = ".".join(str(part) for part in error["loc"]).upper()
+    return f"{name}: {message}" if name else message

@@ -1,0 +1,246 @@
+"""The command `huigan` as a person or a script runs it: a process, with an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from storage import comparisons, deployments, ratings, turns
+from storage.db import Database, connect
+from storage.migrations import upgrade
+from storage.records import Thumb
+from tests.fakes.ollama import CHATML, FakeOllama
+
+PYTHON = [sys.executable, "-m", "huigan"]
+
+
+class Machine:
+    """A home folder, an Ollama, and the environment that names them."""
+
+    def __init__(self, home: Path, fake: FakeOllama) -> None:
+        self.home = home
+        self.environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "HUIGAN_HOME": str(home),
+            "OLLAMA_HOST": fake.host,
+            "LANG": "en_GB.UTF-8",
+            "COLUMNS": "200",
+        }
+
+    def run(self, *words: str, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*PYTHON, *words],
+            input=said,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=self.home,
+            env=self.environment | environment,
+        )
+
+    def db(self) -> Database:
+        return connect(f"sqlite:///{self.home / 'huigan.db'}")
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeOllama]:
+    with FakeOllama().running() as running:
+        running.add("qwen:0.5b", template=CHATML, system="你是回甘。")
+        yield running
+
+
+@pytest.fixture
+def machine(tmp_path: Path, fake: FakeOllama) -> Machine:
+    made = Machine(tmp_path, fake)
+    opened = made.db()
+    upgrade(opened)
+    opened.close()
+    return made
+
+
+def registered(machine: Machine) -> Machine:
+    added = machine.run("base", "add", "qwen:0.5b", "--weights", "Qwen/Qwen2.5-0.5B-Instruct")
+    assert added.returncode == 0, added.stderr
+    return machine
+
+
+def test_a_database_that_was_never_migrated_is_named_with_the_fix(tmp_path: Path, fake: FakeOllama) -> None:
+    fresh = Machine(tmp_path, fake)
+    refused = fresh.run("run", "list")
+    assert (refused.returncode, "huigan migrate" in refused.stderr) == (2, True)
+    assert fresh.run("migrate").returncode == 0
+    assert fresh.run("run", "list").returncode == 0
+
+
+def test_wrong_settings_are_all_named_and_no_secret_is_shown(machine: Machine) -> None:
+    refused = machine.run("bot", TELEGRAM_BOT_TOKEN="my-secret-thing", HUIGAN_ADMINS="me", HUIGAN_MIN_RATINGS="0")
+    assert refused.returncode == 2
+    for name in ("TELEGRAM_BOT_TOKEN", "HUIGAN_ADMINS", "HUIGAN_MIN_RATINGS"):
+        assert name in refused.stderr
+    assert "my-secret-thing" not in refused.stderr + refused.stdout
+
+
+def test_a_bot_without_a_token_says_where_to_get_one(machine: Machine) -> None:
+    refused = machine.run("bot")
+    assert (refused.returncode, "@BotFather" in refused.stderr) == (2, True)
+
+
+def test_a_base_is_registered_once_and_listed_as_live(machine: Machine) -> None:
+    registered(machine)
+    again = machine.run("base", "add", "qwen:0.5b", "--weights", "Qwen/Qwen2.5-0.5B-Instruct")
+    assert "already" in again.stderr
+    [release] = json.loads(machine.run("release", "list", "--json").stdout)
+    assert release["tag"].startswith("huigan:base-")
+    shown = json.loads(machine.run("release", "show", "1", "--json").stdout)
+    assert shown["artefact"]["weights"] == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert shown["artefact"]["system"] == "你是回甘。"
+    assert "●" in machine.run("release", "list").stdout
+
+
+def test_an_unknown_tag_and_an_ollama_that_is_away_exit_with_4(machine: Machine, fake: FakeOllama) -> None:
+    unknown = machine.run("base", "add", "nope:1", "--weights", "x/y")
+    assert (unknown.returncode, "nope:1" in unknown.stderr) == (4, True)
+    assert machine.run("base", "add", "qwen:0.5b", "--weights", "x/y", OLLAMA_HOST="127.0.0.1:9").returncode == 4
+
+
+def test_a_run_is_queued_once_shown_and_cancelled(machine: Machine) -> None:
+    early = machine.run("run", "start", "--recipe", "demo")
+    assert (early.returncode, "base add" in early.stderr) == (3, True)
+    registered(machine)
+    queued = machine.run("run", "start", "--recipe", "demo")
+    assert (queued.returncode, "No trainer is running" in queued.stderr) == (0, True)
+    assert machine.run("run", "start", "--recipe", "demo").returncode == 3
+    [run] = json.loads(machine.run("run", "list", "--json").stdout)
+    assert (run["state"], run["recipe"]["name"]) == ("QUEUED", "demo")
+    assert machine.run("run", "cancel", "1").returncode == 0
+    shown = json.loads(machine.run("run", "show", "1", "--json").stdout)
+    assert [event["after"] for event in shown["events"]] == ["QUEUED", "CANCELLED"]
+    assert machine.run("run", "cancel", "1").returncode == 3
+    assert machine.run("run", "show", "7").returncode == 3
+
+
+def test_a_recipe_that_is_not_there_or_wrong_is_refused_with_its_complaints(machine: Machine, tmp_path: Path) -> None:
+    assert "demo" in machine.run("run", "start", "--recipe", "demoo").stderr
+    bad = tmp_path / "bad.toml"
+    bad.write_text('name = "bad"\nmethode = "sft"\n[train]\nbatch = 0\n')
+    refused = machine.run("run", "start", "--recipe", str(bad))
+    assert refused.returncode == 2
+    assert "method" in refused.stderr
+    assert "batch" in refused.stderr
+
+
+def test_chatting_through_a_pipe_asks_rates_corrects_regenerates_and_compares(
+    machine: Machine, fake: FakeOllama
+) -> None:
+    registered(machine)
+    fake.reply("London.")
+    fake.reply("Paris.")
+    said = "Capital of France?\n/down wrong\n/fix Paris, of course.\n/again\n=\n/why\n/up\n/nonsense\n/new\n"
+    chatted = machine.run("chat", "--as", "ann", said=said)
+    assert chatted.returncode == 0, chatted.stderr
+    assert "London." in chatted.stdout
+    assert "huigan:base-" in chatted.stdout
+    opened = machine.db()
+    [down, *_] = opened.read(ratings.counting)
+    assert (down.thumb, down.reason, down.correction) == (Thumb.DOWN, "wrong", "Paris, of course.")
+    assert len(opened.read(comparisons.counting)) == 1
+    assert opened.read(turns.unclosed) == []
+    opened.close()
+    listed = json.loads(machine.run("feedback", "list", "--json").stdout)
+    assert {each["correction"] for each in listed} >= {"Paris, of course."}
+
+
+def test_chatting_without_a_release_or_without_ollama_says_so(machine: Machine) -> None:
+    assert "huigan base add" in machine.run("chat", said="hi\n").stdout
+    registered(machine)
+    away = machine.run("chat", said="hi\n", OLLAMA_HOST="127.0.0.1:9")
+    assert (away.returncode, "not running" in away.stdout) == (0, True)
+
+
+def started(machine: Machine, *words: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*PYTHON, *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=machine.home,
+        env=machine.environment,
+    )
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(each) for each in listed.stdout.split()]
+
+
+def reads_until(process: subprocess.Popen[str], wanted: str) -> str:
+    read = ""
+    assert process.stderr is not None
+    while wanted not in read:
+        line = process.stderr.readline()
+        assert line, f"ended before {wanted!r}: {read}"
+        read += line
+    return read
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_up_starts_what_is_configured_and_one_interrupt_stops_it_in_order(machine: Machine) -> None:
+    registered(machine)
+    process = started(machine, "up")
+    said = reads_until(process, "● schedules")
+    assert "No TELEGRAM_BOT_TOKEN" in said
+    parts = children_of(process.pid)
+    assert parts
+    time.sleep(1.5)  # long enough for the parts to put up their signal handlers
+    process.send_signal(signal.SIGINT)
+    _, rest = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert rest.index("○ schedules") < (rest.index("○ trainer") if "○ trainer" in rest else len(rest))
+    assert not any(is_alive(each) for each in parts)
+
+
+def test_no_part_outlives_an_up_that_is_killed(machine: Machine) -> None:
+    process = started(machine, "up")
+    reads_until(process, "● schedules")
+    parts = children_of(process.pid)
+    assert parts
+    process.kill()
+    process.wait()
+    until = time.monotonic() + 20
+    while any(is_alive(each) for each in parts):
+        assert time.monotonic() < until, "a part outlived its up"
+        time.sleep(0.05)
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_release_is_promoted_and_rolled_back(machine: Machine) -> None:
+    registered(machine)
+    machine.run("base", "add", "qwen:0.5b", "--weights", "other/weights")
+    opened = machine.db()
+    live = opened.read(deployments.live)
+    assert live is not None
+    assert live.release.id == 2
+    assert machine.run("release", "rollback").returncode == 0
+    assert machine.run("release", "promote", "2").returncode == 0
+    assert machine.run("release", "promote", "2").returncode == 3
+    assert machine.run("release", "promote", "9").returncode == 3
+    assert [each.release_id for each in opened.read(deployments.history)] == [2, 1, 2, 1]
+    opened.close()
