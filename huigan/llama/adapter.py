@@ -117,12 +117,19 @@ def _pairs(folder: Path) -> dict[str, tuple[Floats, Floats]]:
     """(A, B) of each adapted module."""
     sides: dict[str, dict[str, Floats]] = {}
     for key, values in _tensors(folder / WEIGHTS):
+        if key.endswith(".base_layer.weight"):  # PEFT's copy of an adapted lm_head's own, untrained weights
+            continue
         found = NAME.fullmatch(key)
         if found is None:
             raise BadAdapter(f"{key!r} is not a LoRA matrix of a linear layer: adapt linear layers only (all-linear)")
         sides.setdefault(found["module"], {})[found["side"]] = values
     for module, pair in sides.items():
-        if len(pair) != 2 or any(side.ndim != 2 for side in pair.values()) or len(pair["A"]) != pair["B"].shape[1]:
+        if (
+            len(pair) != 2
+            or any(side.ndim != 2 for side in pair.values())
+            or len(pair["A"]) != pair["B"].shape[1]
+            or not pair["A"].size
+        ):
             raise BadAdapter(f"{module}: A and B are missing or do not fit together: the adapter file is damaged")
     return {module: (pair["A"], pair["B"]) for module, pair in sides.items()}
 
@@ -149,8 +156,11 @@ def _floats(name: str, tensor: Mapping[str, Any]) -> Floats:
 
 
 def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    alpha = _patterned(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
-    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    try:
+        alpha = float(_patterned(config.get("alpha_pattern") or {}, module, config.get("lora_alpha")))
+    except (TypeError, ValueError, AttributeError, re.error) as error:
+        raise BadAdapter(f"{CONFIG} has a lora_alpha or alpha_pattern that gives no number ({error})") from error
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _patterned(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -160,7 +170,7 @@ def _patterned(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
 
 def _gguf_names(base: Gguf) -> Callable[[str], str]:
     architecture = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == base.architecture)
-    names = get_tensor_name_map(architecture, int(base.hyper("block_count")))
+    names = get_tensor_name_map(architecture, base.count("block_count"))
 
     def gguf_name(module: str) -> str:
         name = names.get_name(module)
@@ -180,7 +190,7 @@ def _in_gguf_order(b: Floats, module: str, base: Gguf) -> Floats:
     heads = {"q_proj": "attention.head_count", "k_proj": "attention.head_count_kv"}.get(module.rpartition(".")[2])
     if heads is None or not PERMUTED[base.architecture]:
         return b
-    count = int(base.hyper(heads, base.hyper("attention.head_count")))
+    count = base.count(heads)
     if len(b) % (2 * count):
         raise BadAdapter(f"{module}: {len(b)} rows do not divide into {count} heads: this is another base's adapter")
     return b.reshape(count, 2, len(b) // count // 2, -1).swapaxes(1, 2).reshape(b.shape)

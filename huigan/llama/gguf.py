@@ -115,6 +115,13 @@ class Gguf:
         """The architecture's own setting, as `llama.block_count` for `block_count`."""
         return self.value(f"{self.architecture}.{key}", default)
 
+    def count(self, key: str) -> int:
+        """A setting of the architecture's that llama.cpp cannot do without, and that is one number; raises BadGguf."""
+        found = self.hyper(key)
+        if not isinstance(found, int) or found < 1:
+            raise BadGguf(f"{self.path} has {found!r} as its {self.architecture}.{key}: fetch or build it again")
+        return found
+
     def stored(self, name: str) -> Bytes:
         """The tensor as it lies in the file, mapped, not read: (rows, bytes per row)."""
         tensor = self.tensors[name]
@@ -206,7 +213,7 @@ class _Parser:
         if key_count > left // 13 or tensor_count > left // 25:
             raise self.bad(f"it claims {key_count} keys and {tensor_count} tensors, more than it has room for")
         key_values = self.unique(self.key_value() for _ in range(key_count))
-        if key_values.get("split.count") and key_values["split.count"].value > 1:
+        if "split.count" in key_values and key_values["split.count"].value not in (0, 1):
             raise self.bad("it is one part of a split file: join the parts with llama-gguf-split --merge")
         tensors = self.unique(self.tensor() for _ in range(tensor_count))
         return Gguf(self.path, key_values, self.placed(tensors, self.alignment(key_values)))

@@ -95,7 +95,7 @@ class _Chooser:
 
     @classmethod
     def of(cls, gguf: Gguf, mixture: Mixture) -> _Chooser:
-        layers = int(gguf.hyper("block_count", 0))
+        layers = gguf.count("block_count")
         heads, heads_kv = gguf.hyper("attention.head_count"), gguf.hyper("attention.head_count_kv")
         return cls(
             mixture=mixture,
