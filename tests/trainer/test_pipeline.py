@@ -1,0 +1,362 @@
+"""How a run ends: released, proposed, refused, cancelled, failed; and that all but the first change no answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from huigan.serving.client import Ollama
+from huigan.texts import DEFAULT_LOCALE, catalogue
+from storage import outbox, releases, runs
+from storage.recipe import Recipe
+from storage.records import Run, RunState
+from tests.fakes import ollama as faults
+from tests.fakes.ollama import FakeOllama, Reply
+from tests.trainer.community import AT
+from tests.trainer.world import World, counting_ollama, tiny_base, tiny_recipe
+from trainer import child, pipeline, stages
+from trainer.release import Released
+from trainer.stages import RunFailed, Work
+
+
+class Halt(Exception):
+    """Raised by a test's `tell`, where a process would be killed."""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_base(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def server(tiny: Path) -> Iterator[FakeOllama]:
+    with counting_ollama(tiny) as fake:
+        yield fake
+
+
+@pytest.fixture
+def ollama(server: FakeOllama) -> Iterator[FakeOllama]:
+    counted = server.answer
+    server.reset()
+    yield server
+    server.answer = counted
+
+
+def work_of(world: World, run: Run, *, until: str | None = None, **options: Any) -> Work:
+    def tell(stage: str, what: str, done: int, total: int) -> None:
+        if stage == until:
+            raise Halt
+
+    recipe = Recipe.from_dict(run.recipe)
+    patience = {"patience_seconds": 0.0, "threads": 1}
+    return Work(world.db, run, recipe, world.home, Ollama(world.ollama.host), child.now, tell, **patience | options)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, tiny: Path, server: FakeOllama) -> Path:
+    """A world whose only run was halted as its gate was about to decide."""
+    world = World(tmp_path_factory.mktemp("scored"), tiny, server)
+    run = world.enqueue()
+    with pytest.raises(Halt):
+        pipeline.run(work_of(world, run, until="gate"))
+    world.db.close()
+    return world.folder
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, tiny: Path, ollama: FakeOllama) -> Iterator[World]:
+    world = World(tmp_path, tiny, ollama)
+    yield world
+    world.db.close()
+
+
+@pytest.fixture
+def world(scored: Path, tmp_path: Path, tiny: Path, ollama: FakeOllama) -> Iterator[World]:
+    """A copy of `scored`: everything is there but the verdict."""
+    shutil.copytree(scored, tmp_path, dirs_exist_ok=True)
+    for path in (tmp_path / "home/runs").rglob("*.json"):
+        path.write_text(path.read_text().replace(str(scored), str(tmp_path)))
+    opened = World(tmp_path, tiny, ollama)
+    yield opened
+    opened.db.close()
+
+
+def the_run(world: World) -> Run:
+    return world.db.read(runs.get, 1)
+
+
+def with_recipe(run: Run, **changes: Any) -> Run:
+    return replace(run, recipe=tiny_recipe(**changes).to_dict())
+
+
+def walk(world: World, run: Run, **options: Any) -> int:
+    tell = child.Teller(world.db, run, child.Bars(None, None))
+    client = Ollama(world.ollama.host)
+    return child.walk(world.db, run, world.home, client, tell, **{"patience_seconds": 0.0, "threads": 1} | options)
+
+
+def notices(world: World) -> list[str]:
+    return [each.code for each in world.db.read(outbox.unsent)]
+
+
+def test_a_run_that_passes_answers_from_then_on_under_a_tag_that_says_how_it_is_served(world: World) -> None:
+    released = pipeline.run(work_of(world, the_run(world)))
+    assert released.state is RunState.RELEASED
+    assert world.tag() == released.tag
+    tag = world.ollama.tags[str(released.tag)]
+    assert tag.template == world.live.artefact.template
+    assert tag.system == "You are a helpful assistant."
+    assert tag.parameters["stop"] == ["<|im_end|>"]
+    assert tag.parameters["num_ctx"] == 512
+    artefact = world.artefact(the_run(world))
+    assert artefact.path is not None
+    assert Path(artefact.path).is_file()
+    assert artefact.scorecard is not None
+    assert artefact.verdict == {**artefact.verdict, "passed": True}  # type: ignore[dict-item]
+    assert notices(world) == ["run_released"]
+
+
+def test_an_answer_is_refused_to_be_served_under_another_template(world: World) -> None:
+    """The served tag must read as many tokens as the trainer renders: Ollama's own template drops a system text."""
+    world.ollama.answer = lambda exchange: Reply(("hi",), prompt_tokens=35)
+    assert walk(world, the_run(world)) == child.FAILED
+    failed = the_run(world)
+    assert (failed.state, failed.error and failed.error["code"]) == (RunState.FAILED, "template_differs")
+    assert failed.error is not None
+    assert failed.error["served_tokens"] == 35
+    assert world.ollama.tags == {}
+    assert world.tag() == "base:1"
+
+
+def test_a_release_that_says_nothing_is_not_released(world: World) -> None:
+    counted = world.ollama.answer
+    world.ollama.answer = lambda exchange: replace(counted(exchange), tokens=())
+    assert walk(world, the_run(world)) == child.FAILED
+    assert the_run(world).error == {"code": "answers_nothing", "tag": the_run(world).error["tag"]}  # type: ignore[index]
+    assert world.tag() == "base:1"
+
+
+def test_a_release_that_does_not_stop_when_served_is_not_released(world: World) -> None:
+    counted = world.ollama.answer
+    world.ollama.answer = lambda exchange: replace(counted(exchange), done_reason="length")
+    strict = with_recipe(the_run(world), gate={"min_stop_share": 0.5})
+    with pytest.raises(RunFailed, match="does_not_stop_when_served"):
+        release_anyway(world, strict)
+    assert world.ollama.tags == {}
+
+
+def release_anyway(world: World, run: Run) -> Released:
+    """With the verdict of the loose recipe, for random weights pass no bar."""
+    with pytest.raises(Halt):
+        pipeline.run(work_of(world, the_run(world), until="release"))
+    return pipeline.run(work_of(world, run))
+
+
+def test_with_approval_an_admin_is_asked_and_nothing_is_deployed(world: World) -> None:
+    released = pipeline.run(work_of(world, with_recipe(the_run(world), approval="approve")))
+    assert released.state is the_run(world).state is RunState.AWAITING_APPROVAL
+    assert world.tag() == "base:1"
+    assert notices(world) == ["run_awaiting_approval"]
+    assert released.release_id is not None
+    assert world.db.read(releases.get, released.release_id).tag in world.ollama.tags
+
+
+def test_a_run_that_makes_it_worse_is_refused_and_its_file_deleted(world: World) -> None:
+    strict = with_recipe(the_run(world), gate={"min_stop_share": 1.0})
+    released = pipeline.run(work_of(world, strict))
+    assert released == Released(RunState.REJECTED, None, None)
+    artefact = world.artefact(the_run(world))
+    assert (artefact.path, artefact.verdict and artefact.verdict["passed"]) == (None, False)
+    assert not [*world.home.rglob("candidate.gguf")]
+    assert world.tag() == "base:1"
+    assert world.ollama.tags == {}
+    assert notices(world) == ["run_rejected"]
+    assert [*world.home.rglob("report.html")]
+
+
+def test_an_adapter_without_effect_is_refused_by_the_gate(world: World) -> None:
+    """Nothing is merged, scored or served, and that is a verdict and no failure."""
+    folder = stages.folder_of(world.home, the_run(world))
+    for name in ("merge", "quantise", "score"):
+        (folder / f"{name}.json").unlink()
+    adapter = Path(json.loads((folder / "train.json").read_text())["adapter"]) / "adapter_model.safetensors"
+    tensors = load_file(adapter)
+    save_file({name: np.zeros_like(each) if "lora_B" in name else each for name, each in tensors.items()}, adapter)
+    assert pipeline.run(work_of(world, the_run(world))).state is RunState.REJECTED
+    verdict = world.artefact(the_run(world)).verdict
+    assert verdict is not None
+    assert [each["code"] for each in verdict["reasons"]] == ["adapter_without_effect"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code"), [(*faults.OUT_OF_MEMORY, "out_of_memory"), (*faults.DISK_FULL_LINE, "disk_full")]
+)
+def test_an_ollama_that_cannot_take_the_file_fails_the_run_alone(
+    world: World, status: int, error: str, code: str
+) -> None:
+    world.ollama.inject("/api/create" if status == 200 else "/api/generate", status, error, times=99)
+    assert walk(world, the_run(world)) == child.FAILED
+    assert the_run(world).error == {"code": code}
+    assert world.tag() == "base:1"
+    assert notices(world) == ["run_failed"]
+
+
+def test_an_ollama_that_is_busy_for_a_moment_is_waited_for(world: World) -> None:
+    world.ollama.inject("/api/generate", *faults.BUSY, times=1)
+    assert pipeline.run(work_of(world, the_run(world), patience_seconds=0.2)).state is RunState.RELEASED
+
+
+def test_the_next_run_is_compared_with_the_live_file_itself(world: World) -> None:
+    pipeline.run(work_of(world, the_run(world)))
+    origin = stages.start(work_of(world, the_run(world)))
+    merged = stages.Merged(Path("base.gguf"), None, "", 0)
+    live = stages.quantise(work_of(world, the_run(world)), replace(origin, quantisation="Q8_0"), merged)
+    assert (live.what, live.path) == ("live", Path(str(world.artefact(the_run(world)).path)))
+
+
+def test_what_answers_when_a_run_begins_stays_what_it_is_compared_with(world: World) -> None:
+    """An admin who rolls back meanwhile changes nothing for a run that goes on after a kill."""
+    origin = pipeline.once(work_of(world, the_run(world)), "start", stages.Origin, lambda: pytest.fail("made again"))
+    assert origin.tag == "base:1"
+
+
+def test_a_stage_is_finished_when_its_result_is_there_whole(world: World) -> None:
+    work, made = work_of(world, the_run(world)), []
+
+    def make() -> Released:
+        made.append(1)
+        return Released(RunState.BUILT, None, None)
+
+    (work.folder / "extra.part").write_bytes(b'{"state": "BU')
+    assert pipeline.once(work, "extra", Released, make) == pipeline.once(work, "extra", Released, make)
+    assert made == [1]
+
+
+def test_a_run_asked_to_stop_stops_in_the_middle_of_a_stage(world: World) -> None:
+    world.db.write(runs.ask_cancel, 1, AT)
+    assert walk(world, the_run(world)) == child.DONE
+    assert the_run(world).state is RunState.CANCELLED
+    assert notices(world) == ["run_cancelled"]
+    assert world.tag() == "base:1"
+
+
+def test_a_zombie_changes_nothing(world: World) -> None:
+    zombie = the_run(world)
+    world.hand_on(zombie)
+    assert walk(world, zombie) == child.NOT_OURS
+    assert the_run(world).state is RunState.RUNNING
+    assert world.ollama.tags == {}
+
+
+def test_a_zombie_that_is_past_its_last_report_publishes_nothing(world: World) -> None:
+    zombie = the_run(world)
+    world.hand_on(zombie)
+    with pytest.raises(child.AttemptOver):
+        pipeline.run(work_of(world, zombie))
+    assert world.tag() == "base:1"
+    assert the_run(world).state is RunState.RUNNING
+
+
+def test_an_attempt_that_is_not_the_runs_ends_without_a_trace(fresh: World) -> None:
+    run = fresh.enqueue()
+    client = Ollama(fresh.ollama.host)
+    assert child.main(fresh.db, run.id, run.attempt + 1, fresh.home, client) == child.NOT_OURS
+    assert not (fresh.home / "runs").exists()
+
+
+def test_two_attempts_never_write_one_folder(world: World) -> None:
+    waited = []
+
+    def tell(stage: str, what: str, done: int, total: int) -> None:
+        waited.append(what)
+        raise Halt
+
+    first = work_of(world, the_run(world))
+    second = replace(first, tell=tell)
+    with pipeline.alone_in(first), pytest.raises(Halt):
+        pipeline.run(second)
+    assert waited == ["waiting"]
+
+
+def test_a_data_set_alone_needs_no_base_and_no_ollama(fresh: World) -> None:
+    run = fresh.enqueue(dataset_only=True)
+    assert walk(fresh, run) == child.DONE
+    assert the_run(fresh).state is RunState.BUILT
+    assert notices(fresh) == ["run_built"]
+    assert [*fresh.home.rglob("manifest.json")]
+    assert fresh.ollama.exchanges == []
+
+
+def test_a_run_with_nothing_to_learn_says_so(fresh: World) -> None:
+    empty = World(fresh.folder / "empty", fresh.tiny, fresh.ollama, taught=0)
+    nothing = empty.enqueue()
+    assert walk(empty, nothing) == child.FAILED
+    failed = empty.db.read(runs.get, nothing.id)
+    assert failed.error == {"code": "no_examples", "dropped": {}}
+    empty.db.close()
+
+
+def test_a_damaged_base_is_named(fresh: World, tiny: Path) -> None:
+    base = stages.base_path(fresh.home, tiny / "weights")
+    base.write_bytes(base.read_bytes()[:5000])
+    folder = stages.folder_of(fresh.home, run := fresh.enqueue())
+    assert walk(fresh, run) == child.FAILED
+    error = the_run(fresh).error
+    assert error is not None
+    assert error["code"] == "bad_gguf"
+    assert base.name in error["detail"]
+    assert (folder / "train.json").is_file()
+
+
+def test_a_disk_that_is_too_small_is_told_in_numbers_before_work_begins(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as failed:
+        stages.make_room(tmp_path, 10**15)
+    assert failed.value.code == "disk_full"
+    assert failed.value.params["needed_gib"] == pytest.approx(931322.57, rel=1e-3)
+    assert 0 < failed.value.params["free_gib"] < failed.value.params["needed_gib"]
+
+
+def test_a_disk_that_fills_up_meanwhile_is_told_as_such(world: World) -> None:
+    def fill() -> Released:
+        with Path("/dev/full").open("wb") as full:
+            full.write(b"x")
+        return Released(RunState.BUILT, None, None)
+
+    work = work_of(world, the_run(world))
+    with pytest.raises(RunFailed, match="disk_full"):
+        pipeline.once(work, "extra", Released, fill)
+    assert not (work.folder / "extra.json").exists()
+
+
+def test_a_databases_second_life_does_not_find_the_firsts_folders(world: World) -> None:
+    later = replace(the_run(world), queued_at=AT.replace(hour=9))
+    assert stages.folder_of(world.home, later) != stages.folder_of(world.home, the_run(world))
+
+
+def test_every_way_to_fail_has_words() -> None:
+    known = catalogue(DEFAULT_LOCALE)
+    assert {f"error.{code}" for code in child.CODES.values()} <= set(known)
+
+
+def test_an_error_that_nobody_foresaw_is_recorded_without_its_message() -> None:
+    """It may quote what people wrote."""
+    assert child.failure_of(KeyError("my secret")) == {"code": "internal", "type": "KeyError"}
+    assert child.failure_of(RunFailed("disk_full", folder=Path("/x"))) == {"code": "disk_full", "folder": "/x"}
+
+
+def test_progress_is_told_at_once_for_a_new_stage_and_then_seldom(fresh: World) -> None:
+    run = fresh.enqueue()
+    tell = child.Teller(fresh.db, run, child.Bars(None, None))
+    for done in range(50):
+        tell("train", "sft", done, 50)
+    assert the_run(fresh).progress == {"what": "sft", "done": 0, "total": 50}
+    tell("merge", "", 0, 0)
+    assert the_run(fresh).stage == "merge"
