@@ -52,5 +52,11 @@ def newest(session: Session, left_answer_id: int, right_answer_id: int, user_id:
     return first(session, Comparison, query.order_by(comparison.c.id.desc()).limit(1))
 
 
+def count(session: Session, since: datetime | None = None) -> int:
+    """How many were picked after `since`; a pair that somebody picked twice counts twice."""
+    query = select(func.count()).select_from(comparison)
+    return session.execute(query if since is None else query.where(comparison.c.picked_at > since)).scalar_one()
+
+
 def watermark(session: Session) -> int:
     return int(session.execute(select(func.coalesce(func.max(comparison.c.id), 0))).scalar_one())

@@ -57,6 +57,13 @@ def counting(
     return every(session, Rating, query.where(rating.c.thumb != Thumb.WITHDRAWN).order_by(rating.c.id))
 
 
+def count(session: Session, since: datetime | None = None) -> int:
+    """How many ratings count, of those given after `since`."""
+    latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
+    query = select(func.count()).where(rating.c.id.in_(latest), rating.c.thumb != Thumb.WITHDRAWN)
+    return session.execute(query if since is None else query.where(rating.c.rated_at > since)).scalar_one()
+
+
 def watermark(session: Session) -> int:
     """The id of the newest rating, 0 if there is none."""
     return int(session.execute(select(func.coalesce(func.max(rating.c.id), 0))).scalar_one())

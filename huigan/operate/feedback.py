@@ -1,0 +1,22 @@
+"""How much feedback there is, as figures: no text of anybody's is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from storage import comparisons, ratings
+
+
+@dataclass(frozen=True)
+class Feedback:
+    ratings: int  # that count, and comparisons
+    raters: int  # who rated answers, ever
+
+
+def count(session: Session, since: datetime | None = None) -> Feedback:
+    """All, or what came after `since`. Consent is not looked at: a data set may keep fewer."""
+    given = ratings.count(session, since) + comparisons.count(session, since)
+    return Feedback(given, ratings.raters(session))

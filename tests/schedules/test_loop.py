@@ -1,0 +1,181 @@
+"""The loop on a real database: it queues what is due, once, and leaves word of why not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.orm import Session
+
+from huigan.operate import workers
+from schedules import loop
+from schedules.cron import BadCron
+from storage import artefacts, chats, deployments, messages, releases, runs, settings, turns, users
+from storage.db import Database
+from storage.recipe import Data, Recipe
+from storage.records import ChatKind, Ended, RunState, Thumb
+from storage.tables import answer, rating
+
+AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+RECIPE = Recipe(name="test", data=Data(min_ratings=4, min_raters=2))
+
+
+def add_base(session: Session, at: datetime) -> None:
+    values = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
+    artefact = artefacts.add(session, **values, created_at=at)
+    deployments.deploy(session, releases.add(session, "huigan:base-0", artefact.id, at).id, "terminal", "base", at)
+
+
+def rate(session: Session, count: int, at: datetime) -> None:
+    """`count` answers, each rated by two people in turn."""
+    people = [users.meet(session, "telegram", name, name, None, at) for name in ("a", "b")]
+    chat = chats.meet(session, "telegram", "1", ChatKind.PRIVATE, "", at)
+    talk = chats.current(session, chat.id, "", people[0].id, at)
+    for number in range(count):
+        said = messages.add(session, talk.id, people[0].id, "?", f"test:{at.isoformat()}:{number}", at)
+        assert said is not None
+        turn = turns.wait(session, talk.id, said.id, people[0].id, at)
+        values = {"turn_id": turn.id, "message_id": said.id, "conversation_id": talk.id, "text": "!", "tag": "t"}
+        seen = {"system": "s", "row_ids": [], "template_digest": "0", "options": {}, "ended": Ended.COMPLETE}
+        made = session.execute(insert(answer).values(**values, **seen, answered_at=at).returning(answer.c.id))
+        row = {"answer_id": made.scalar_one(), "user_id": people[number % 2].id, "thumb": Thumb.UP, "rated_at": at}
+        session.execute(insert(rating).values(**row))
+
+
+def codes(db: Database) -> list[str]:
+    kept = db.read(settings.get, loop.DECISION_KEY)
+    assert kept is not None
+    return [reason["code"] for reason in kept.value["reasons"]]
+
+
+def test_what_is_due_is_queued_once_and_then_says_what_it_waits_for(db: Database) -> None:
+    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    assert not loop.consider(db, plan, AT).enqueue
+    assert codes(db) == ["no_base", "nothing_new", "too_few_ratings", "too_few_raters", "too_few_new"]
+    db.write(add_base, AT)
+    db.write(rate, 4, AT)
+    assert loop.consider(db, plan, AT).enqueue
+    assert codes(db) == ["no_trainer"]
+    (queued,) = db.read(runs.newest)
+    assert (queued.why, queued.recipe) == ("threshold", RECIPE.to_dict())
+    assert not loop.consider(db, plan, AT + timedelta(minutes=1)).enqueue
+    assert codes(db)[0] == "already_queued"
+
+
+def test_ratings_are_counted_from_the_last_run_even_if_it_failed(db: Database) -> None:
+    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    db.write(add_base, AT)
+    db.write(rate, 4, AT)
+    db.write(workers.mark_seen, "gpu", AT)
+    assert loop.consider(db, plan, AT + timedelta(seconds=1)).enqueue
+    claimed = db.write(runs.claim, "gpu", AT)
+    assert claimed is not None
+    db.write(runs.move, claimed.id, claimed.attempt, RunState.RUNNING, RunState.FAILED, AT)
+    later = AT + timedelta(hours=1)
+    assert not loop.consider(db, plan, later).enqueue
+    db.write(rate, 4, later)
+    assert loop.consider(db, plan, later).enqueue
+
+
+def test_a_firing_missed_while_nothing_ran_is_made_up_for(db: Database) -> None:
+    plan = loop.Plan(RECIPE, cron="0 3 * * *", zone=UTC)
+    db.write(add_base, AT - timedelta(days=3))
+    db.write(rate, 4, AT)
+    assert loop.consider(db, plan, AT).why == "schedule"
+    assert [each.why for each in db.read(runs.newest)] == ["schedule"]
+
+
+def test_an_admins_setting_beats_the_environment(db: Database) -> None:
+    plan = loop.Plan(RECIPE, min_new_ratings=1000, zone=UTC)
+    db.write(add_base, AT)
+    db.write(rate, 4, AT)
+    assert not loop.consider(db, plan, AT).enqueue
+    db.write(settings.put, loop.CRON_KEY, "not a cron", None, AT)
+    loop.consider(db, plan, AT)
+    assert codes(db) == ["bad_schedule"]
+    db.write(settings.put, loop.CRON_KEY, "", None, AT)
+    db.write(settings.put, loop.MIN_RATINGS_KEY, 2, None, AT)
+    assert loop.consider(db, plan, AT).enqueue
+
+
+def test_two_loops_beside_each_other_queue_one_run(db: Database) -> None:
+    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    db.write(add_base, AT)
+    db.write(rate, 4, AT)
+    threads = [threading.Thread(target=loop.consider, args=(db, plan, AT)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(db.read(runs.newest)) == 1
+
+
+def test_a_decision_is_kept_only_where_it_changed(sqlite_db: Database) -> None:
+    plan = loop.Plan(RECIPE, zone=UTC)
+    loop.consider(sqlite_db, plan, AT)
+    loop.consider(sqlite_db, plan, AT + timedelta(minutes=1))
+    kept = sqlite_db.read(settings.get, loop.DECISION_KEY)
+    assert kept is not None
+    assert kept.set_at == AT
+
+
+def test_the_loop_looks_reaps_and_prunes_and_a_failing_chore_stops_nothing(sqlite_db: Database) -> None:
+    sqlite_db.write(add_base, AT)
+    sqlite_db.write(rate, 4, AT)
+    sqlite_db.write(runs.enqueue, "other", {}, "test", AT)
+    lost = sqlite_db.write(runs.claim, "gone", AT)
+    assert lost is not None
+    stop, pruned = threading.Event(), threading.Event()
+
+    def prune(_at: datetime) -> None:
+        pruned.set()
+        raise RuntimeError("nothing to prune")
+
+    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    how = {"chores": {"prune": prune}, "stop": stop, "look_seconds": 0.2, "now": lambda: AT + timedelta(minutes=5)}
+    thread = threading.Thread(target=loop.main, args=(sqlite_db, plan), kwargs=how)
+    thread.start()
+    until = time.monotonic() + 20
+    try:
+        while not (pruned.is_set() and {each.state for each in sqlite_db.read(runs.newest)} == {RunState.QUEUED}):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        stop.set()
+        thread.join()
+    assert {each.lane for each in sqlite_db.read(runs.newest)} == {"other", "default"}
+
+
+def test_a_bad_cron_is_named_before_anything_starts(sqlite_db: Database) -> None:
+    with pytest.raises(BadCron, match="61"):
+        loop.main(sqlite_db, loop.Plan(RECIPE, cron="61 * * * *"), stop=threading.Event())
+
+
+def test_as_a_process_it_ends_clean_on_sigterm(sqlite_db: Database, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('name = "test"\n')
+    environment = {
+        **os.environ,
+        "HUIGAN_RECIPE": str(recipe),
+        "HUIGAN_SCHEDULE": "0 3 * * *",
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'huigan.db'}",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    command = [sys.executable, "-m", "schedules"]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        until = time.monotonic() + 30
+        while sqlite_db.read(settings.get, loop.DECISION_KEY) is None:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, b"Traceback" in stderr) == (0, False)
+    assert codes(sqlite_db)[0] == "no_base"
