@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +48,10 @@ def finished(out_dir: Path, key: str) -> dict[str, Any] | None:
 
 def record(out_dir: Path, key: str, result: dict[str, Any]) -> None:
     part = out_dir / "trained.json.part"
-    part.write_text(json.dumps({"key": key, "result": result}, indent=1))
+    with part.open("w") as file:
+        json.dump({"key": key, "result": result}, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
     part.replace(out_dir / "trained.json")
 
 
@@ -64,6 +68,18 @@ def last_whole(checkpoints: Path) -> Path | None:
 
 def mark_whole(checkpoint: Path) -> None:
     (checkpoint / MARK).touch()
+
+
+def is_final(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return bool(state["global_step"] >= state["max_steps"])
+
+
+def keep_adapter(checkpoint: Path, adapter_dir: Path) -> None:
+    """The adapter alone: in a checkpoint it lies beside the optimiser, and beside the reference of DPO and KTO."""
+    adapter_dir.mkdir(exist_ok=True)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copyfile(checkpoint / name, adapter_dir / name)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -192,18 +192,13 @@ def attempt(job: Job, settings: Train) -> dict[str, Any]:
     started_at, cuda = time.monotonic(), torch.cuda.is_available()
     in_4bit = cuda if settings.load_in_4bit == "auto" else settings.load_in_4bit
     checkpoint = checkpoints.last_whole(job.out_dir / "checkpoints")
-    checkpoints.keep_curves(job.out_dir / "curves.jsonl", checkpoints.step_of(checkpoint) if checkpoint else 0)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    transformers.set_seed(job.recipe.seed)
-    model = load_model(job, in_4bit=in_4bit)
-    trainer = build_trainer(job, settings, model, in_4bit=in_4bit)
-    methods.check_tokens(trainer.train_dataset, job.fit, job.stage, job.tokenizer.eos_token_id)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    model.save_pretrained(job.out_dir / "adapter", selected_adapters=["default"])
+    # Gone on from the last step of all, the Trainer would take one more.
+    if checkpoint is None or not checkpoints.is_final(checkpoint):
+        checkpoint = train_from(checkpoint, job, settings, in_4bit=in_4bit)
+    checkpoints.keep_adapter(checkpoint, job.out_dir / "adapter")
     return {
         "stage": job.stage,
-        "steps": trainer.state.global_step,
+        "steps": checkpoints.step_of(checkpoint),
         "seconds": round(time.monotonic() - started_at, 1),
         "examples": len(job.fit.rows),
         "skipped": dict(job.fit.skipped),
@@ -213,6 +208,18 @@ def attempt(job: Job, settings: Train) -> dict[str, Any]:
         "in_4bit": in_4bit,
         "peak_bytes": torch.cuda.max_memory_allocated() if cuda else peak_process_bytes(),
     }
+
+
+def train_from(checkpoint: Path | None, job: Job, settings: Train, *, in_4bit: bool) -> Path:
+    """The checkpoint of the last step, which the Trainer writes whatever `save_steps` is."""
+    checkpoints.keep_curves(job.out_dir / "curves.jsonl", checkpoints.step_of(checkpoint) if checkpoint else 0)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    transformers.set_seed(job.recipe.seed)
+    trainer = build_trainer(job, settings, load_model(job, in_4bit=in_4bit), in_4bit=in_4bit)
+    methods.check_tokens(trainer.train_dataset, job.fit, job.stage, job.tokenizer.eos_token_id)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return job.out_dir / "checkpoints" / f"checkpoint-{trainer.state.global_step}"
 
 
 def peak_process_bytes() -> int:

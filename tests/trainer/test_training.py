@@ -24,7 +24,17 @@ from tests.trainer.chats import row, rows, tiny_recipe
 from trainer import checkpoints
 from trainer.methods import STAGES, balance, check_tokens, ordered
 from trainer.tokens import TrainingFailed, fitting
-from trainer.training import Job, Trained, build_trainer, halved, load_model, load_tokenizer, train, train_stages
+from trainer.training import (
+    Job,
+    Trained,
+    attempt,
+    build_trainer,
+    halved,
+    load_model,
+    load_tokenizer,
+    train,
+    train_stages,
+)
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -189,6 +199,17 @@ def test_half_a_checkpoint_is_not_gone_on_from(tiny: Path, tmp_path: Path) -> No
     told: list[int] = []
     train(tiny, rows("sft"), tiny_recipe(), tmp_path, stage="sft", progress=lambda _s, step, *_: told.append(step))
     assert told == [3, 4, 5, 6]
+
+
+def test_killed_while_the_adapter_is_written_it_is_written_again(tiny: Path, tmp_path: Path, taught: Trained) -> None:
+    recipe, tokenizer = tiny_recipe(), load_tokenizer(tiny)
+    checkpoints.prepare_folder(tmp_path, checkpoints.fingerprint(tiny, rows("sft"), recipe, "sft", None), keep=False)
+    fit = fitting(tokenizer, rows("sft"), "sft", recipe.data)
+    attempt(Job(tiny, None, recipe, "sft", fit, tokenizer, tmp_path, lambda *_: None), recipe.training("sft"))
+    (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
+    again = train(tiny, rows("sft"), recipe, tmp_path, stage="sft", progress=Interruption(6, AssertionError()))
+    assert again.steps == 6
+    assert all(torch.equal(tensor, weights(taught)[name]) for name, tensor in weights(again).items())
 
 
 def test_done_work_is_not_done_again(tiny: Path, tmp_path: Path) -> None:
