@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,19 @@ def test_greedy_text_is_hugging_face_s(scorer: Scorer, reference: Any, tiny_fold
         assert answer.text == tokenizer.decode(theirs[0, len(prompt) :], skip_special_tokens=True)
 
 
+def test_prompts_that_fill_several_batches_are_read_whole(scorer: Scorer, reference: Any) -> None:
+    rng = np.random.default_rng(6)
+    prompts = [rng.integers(3, 393, 400 + number).tolist() for number in range(3)]
+    answers = scorer.generate(prompts, max_tokens=1)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        with torch.no_grad():
+            first = int(reference(torch.tensor([prompt])).logits[0, -1].argmax())
+        (scores,) = scorer.completion_logprobs([(prompt, [first])])
+        assert answer.tokens == 1
+        assert np.allclose(scores, expected(reference, prompt, [first]), atol=0.003)
+        assert scorer.generate([prompt], max_tokens=1) == [answer]
+
+
 def test_more_prompts_than_sequences_come_back_in_order(scorer: Scorer) -> None:
     prompts = [scorer.tokenize(f"{number} teas") for number in range(40)]
     seen: list[tuple[int, int]] = []
@@ -142,6 +158,24 @@ def test_a_killed_child_is_reported_with_how_it_ended(tiny: Path) -> None:
             doomed.tokenize("a")
     with pytest.raises(ScorerDied, match="inside `with`"):
         doomed.tokenize("a")
+
+
+def test_the_child_ends_with_a_parent_that_was_killed(tiny: Path) -> None:
+    code = (
+        "import os, sys, pathlib; from huigan.llama.score import Scorer\n"
+        f"scorer = Scorer(pathlib.Path({str(tiny)!r}), context_tokens=128, threads=1).__enter__()\n"
+        "print(scorer._process.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    root = Path(__file__).resolve().parents[3]
+    parent = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
+    assert parent.returncode == -signal.SIGKILL
+    command = Path(f"/proc/{int(parent.stdout)}/cmdline")
+    for _ in range(300):
+        if not command.exists() or not command.read_bytes():  # gone, or a zombie that waits for init
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the child outlived its parent by 30 seconds")
 
 
 def test_leaving_the_block_ends_the_child(tiny: Path) -> None:
