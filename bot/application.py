@@ -54,7 +54,7 @@ def build_application(
 ) -> Bot:
     """`builder` knows the token and the addresses. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
     pace, queue = Pace(), StoredQueue(db)
-    application = builder.rate_limiter(pace).update_queue(queue).concurrent_updates(InOrder(db)).build()
+    application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(InOrder(db)).build()
     desk = Desk(db, chat)
     screen = Screen(application.bot, pace)
     shows = Shows(db, desk, screen, rng or random.Random())

@@ -45,9 +45,7 @@ def run(
     grace_seconds: float = GRACE_SECONDS,
 ) -> None:
     """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
-    # At INFO httpx logs every URL, and the token is in each.
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    _quieten()
     builder = ApplicationBuilder().token(token).base_url(base_url).base_file_url(base_file_url).local_mode(local_mode)
     application = build_application(
         builder,
@@ -75,3 +73,10 @@ def run(
     except InvalidToken:
         # Its text holds the token.
         raise BadToken(BadToken.__doc__) from None
+
+
+def _quieten() -> None:
+    """At INFO httpx logs every URL, and the token is in each; what the other logs is raised as well."""
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("telegram.request").setLevel(logging.CRITICAL)

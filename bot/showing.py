@@ -158,10 +158,8 @@ class Shows:
 def _frame(view: View, locale: str) -> str:
     if view.text.strip():
         return view.text
-    if view.phase is Phase.QUEUED:
-        return (
-            text(locale, "phase.queued_at", position=view.position) if view.position else text(locale, "phase.queued")
-        )
+    if view.phase is Phase.QUEUED and view.position:
+        return text(locale, "phase.queued", position=view.position)
     return text(locale, "phase.loading")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from tests.fakes.telegram import Chat, FakeTelegram, Message, Person
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TAG = "huigan:base-1"
+CONTEXT_TOKENS = 3500
 SECRET = "a-secret-of-the-webhook"
 
 
@@ -111,6 +113,12 @@ class World:
         assert isinstance(message, Message)
         return message
 
+    def errors(self) -> list[str]:
+        """What our own code logged as one."""
+        return re.findall(
+            r"^.* (?:ERROR|CRITICAL) (?:bot|huigan|storage|root|asyncio)\b.*$", self.logged(), re.MULTILINE
+        )
+
     def rows(self, table: str) -> list[dict[str, Any]]:
         with self.db.engine.connect() as connection:
             return [dict(row._mapping) for row in connection.execute(sql(f'SELECT * FROM "{table}" ORDER BY 1'))]
@@ -138,7 +146,7 @@ def serve(db: Database, tag: str = TAG, weights: str | None = "/weights") -> Rel
             weights=weights,
             template=CHATML,
             system="你是回甘。",
-            parameters={"num_ctx": 2048, "num_predict": 512},
+            parameters={"num_ctx": CONTEXT_TOKENS, "num_predict": 9000},
             scorecard=None,
             verdict=None,
             created_at=at,
@@ -155,7 +163,7 @@ def world(db: Database, folder: Path) -> Iterator[World]:
     telegram, ollama = FakeTelegram(), FakeOllama()
     with telegram.running(), ollama.running():
         serve(db)
-        ollama.add(TAG)
+        ollama.add(TAG, parameters={"num_ctx": CONTEXT_TOKENS})
         made = World(db, telegram, ollama, folder)
         try:
             yield made

@@ -1,0 +1,103 @@
+"""The first owner claims the bot, looks at it, trains, promotes and rolls back; notices reach their people, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from bot import claim
+from huigan.operate import runs as operate_runs
+from storage import outbox, runs, users
+from storage.db import Database
+from storage.records import RunState
+from tests.bot.running import World, serve, world
+
+
+@pytest.fixture
+def here(sqlite_db: Database, tmp_path: Path) -> Iterator[World]:
+    with world(sqlite_db, tmp_path) as made:
+        yield made
+        assert made.refused() == []
+        assert made.errors() == []
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def test_an_owner_claims_looks_trains_promotes_and_rolls_back(here: World) -> None:
+    code = here.db.write(claim.issue, now())
+    assert code is not None
+    here.start()
+    here.says("/claim WRONG")
+    here.said("认领码不对")
+    here.says(f"/start {code.lower()}")
+    here.said("你现在是所有者了")
+    bob = here.telegram.user("Bob")
+    chat = here.telegram.private(bob)
+    here.says(f"/claim {code}", who=bob, chat=chat)
+    here.said("已经有人认领了", chat)
+    assert code not in here.logged()
+
+    here.says("/status")
+    assert "第 1 版（huigan:base-1）" in here.said("在线").text
+    here.says("/retrain")
+    here.said("没有训练程序在运行")
+    here.says("/retrain")
+    here.said("已经有一次训练在排队了（第 1 次）")
+
+    second = serve(here.db, "huigan:run1-2")
+    here.ollama.add("huigan:run1-2")
+    here.says("/releases")
+    assert here.said("▶ 第 2 版").text.count("\n") == 1
+    here.says("/promote 1")
+    here.said("✅ 第 1 版已上线")
+    here.says("/promote 1")
+    here.said("第 1 版已经在线了")
+    here.says("/promote 99")
+    here.said("没有第 99 版")
+    here.says("/promote one")
+    here.said("用法：/promote 编号")
+    here.says("/rollback")
+    here.said(f"↩️ 已回到第 {second.id} 版")
+    here.ollama.tags.pop("huigan:base-1")
+    here.says("/promote 1")
+    here.said("线上版本没有变")
+    acts = [row["act"] for row in here.rows("audit")]
+    assert acts.count("owner.claim") == 1
+    assert {"run.enqueue", "release.promote", "release.rollback"} <= set(acts)
+    assert not any("由管理员上线" in text for text in here.chat.texts), "who did it was told at once"
+
+
+def test_notices_reach_their_admins_once_whatever_fails_and_none_is_tried_for_ever(here: World) -> None:
+    here.start(admins=[here.alice.id, 4_000_000_000])  # the second never wrote to the bot
+    here.says("/start")
+    here.said("会保存什么")
+    bob = here.telegram.user("Bob")
+    chat = here.telegram.private(bob)
+    here.says("/start", who=bob, chat=chat)
+    here.said("会保存什么", chat)
+    here.telegram.inject("sendMessage", status=502)
+    queued = here.db.write(runs.enqueue, "default", {}, "test", now())
+    assert queued is not None
+    claimed = here.db.write(runs.claim, "w", now())
+    assert claimed is not None
+    here.db.write(operate_runs.fail, claimed.id, claimed.attempt, {"code": "worker_lost", "attempts": 3}, now())
+    assert "丢失了 3 次" in here.said("第 1 次训练失败").text
+    assert here.db.read(runs.get, claimed.id).state is RunState.FAILED
+
+    known = here.db.read(users.find, "telegram", str(bob.id))
+    assert known is not None
+    bob.blocks()
+    here.db.write(outbox.put, "run_built", {"run": 7}, now(), user_id=known.id)
+    here.db.write(outbox.put, "a_code_of_tomorrow", {}, now() - timedelta(days=9))
+    here.wait(lambda: all(row["sent_at"] for row in here.rows("outbox")), about="everything is sent or given up")
+    here.said("a_code_of_tomorrow")
+    assert sum("训练失败" in text for text in here.chat.texts) == 1
+    assert not any("数据集已生成" in text for text in chat.texts)
+    for call in here.telegram.refusals:
+        assert "blocked by the user" in call.description
+        call.injected = True  # it was this test that blocked

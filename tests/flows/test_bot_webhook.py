@@ -1,0 +1,40 @@
+"""Telegram calls the bot: only with the secret, and told that an update is there only once it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from storage.db import Database
+from tests.bot.running import SECRET, World, free_port, world
+
+
+@pytest.fixture
+def here(sqlite_db: Database, tmp_path: Path) -> Iterator[World]:
+    with world(sqlite_db, tmp_path) as made:
+        yield made
+        assert made.refused() == []
+        assert made.telegram.token not in made.logged()
+        assert SECRET not in made.logged()
+
+
+def test_updates_come_by_webhook_with_the_secret_and_survive_a_kill(here: World) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    url = f"http://{listen}/telegram"
+    here.start(webhook={"url": url, "secret": SECRET, "listen": listen})
+    here.says("你好")
+    here.answer()
+
+    forged = {"update_id": 1, "message": here.chat.log[0].as_json(here.telegram.bot)}
+    for headers in ({}, {"X-Telegram-Bot-Api-Secret-Token": "guess"}):
+        assert httpx.post(url, json=forged, headers=headers).status_code == 403
+    assert [row["update_id"] for row in here.rows("update")] == [here.telegram.updates.delivered[0]["update_id"]]
+
+    here.kill()
+    here.says("还在吗")
+    here.start()
+    here.said("You said: 还在吗")
+    assert here.stop() == 0
