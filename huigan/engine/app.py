@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from huigan.engine import bodies, description, names, options
 from huigan.engine.bodies import ANY, BOOL, INT, LIST, MESSAGES, OBJECT, STRING, STRINGS, TOKENS
@@ -24,7 +25,7 @@ from huigan.engine.errors import ApiError, missing_tag
 from huigan.engine.generation import Ask, Generation, Line, stamp
 from huigan.engine.library import Library, Recipe, Tag
 from huigan.engine.prompts import Message
-from huigan.engine.runners import Runners
+from huigan.engine.runners import Loaded, Runners
 from huigan.llama.gguf import BadGguf
 
 log = logging.getLogger(__name__)
@@ -117,11 +118,11 @@ class _Api:
         return _json({"object": "list", "data": listed}, content_type=_JSON)
 
     async def ps(self, _: Request) -> Response:
-        return _json({"models": await asyncio.to_thread(self._loaded)})
+        return _json({"models": await asyncio.to_thread(self._running, self._runners.loaded())})
 
-    def _loaded(self) -> list[Line]:
+    def _running(self, runners: list[Loaded]) -> list[Line]:
         lines = []
-        for loaded in self._runners.loaded():
+        for loaded in runners:
             name = names.parse(loaded.tag)
             assert name is not None
             try:
@@ -304,7 +305,6 @@ class _Api:
             raise ApiError(400, "LoRA adapters are not supported: merge the adapter into its base and upload one GGUF")
         if body.get("quantize") or body.get("quantization"):
             raise ApiError(400, "quantize is not supported here: quantise the GGUF before uploading it")
-        licence = body.get("license") or []
         return Recipe(
             name=self._library.existing(name),
             **self._base(body),
@@ -312,7 +312,7 @@ class _Api:
             system=body.get("system", ""),
             parameters=body.get("parameters"),
             messages=tuple(bodies.messages(body.get("messages", []), "CreateRequest.messages")),
-            licences=tuple(licence) if isinstance(licence, list) else (str(licence),),
+            licences=_licences(body.get("license")),
         )
 
     def _base(self, body: bodies.Body) -> dict[str, Any]:
@@ -329,6 +329,13 @@ class _Api:
         if len(files) > 1 or any(name.endswith(".safetensors") for name in files):
             raise ApiError(400, "supplied file was not in GGUF format: give exactly one GGUF")
         return {"gguf_digest": next(iter(files.values()))}
+
+
+def _licences(value: Any) -> tuple[str, ...]:
+    licences = value if isinstance(value, list) else [value] if value else []
+    if not all(isinstance(licence, str) for licence in licences):
+        raise ApiError(400, "invalid license: give a string or an array of strings")
+    return tuple(licences)
 
 
 def _ask(body: bodies.Body, tag: Tag, keep_alive_seconds: float | None, **fields: Any) -> Ask:
@@ -453,17 +460,21 @@ class _Lines(StreamingResponse):
 
     def __init__(self, first: Line, rest: AsyncGenerator[Line]) -> None:
         super().__init__(self._encoded(first, rest), media_type=_NDJSON)
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._rest):  # a client may be gone before the first line is sent
+            await super().__call__(scope, receive, send)
 
     @staticmethod
     async def _encoded(first: Line, rest: AsyncGenerator[Line]) -> AsyncIterator[bytes]:
-        async with aclosing(rest):
-            yield _encode(first) + b"\n"
-            try:
-                async for line in rest:
-                    yield _encode(line) + b"\n"
-            except ApiError as error:
-                log.warning("an answer broke off: %s", error.message)
-                yield _encode({"error": error.message}) + b"\n"
+        yield _encode(first) + b"\n"
+        try:
+            async for line in rest:
+                yield _encode(line) + b"\n"
+        except ApiError as error:
+            log.warning("an answer broke off: %s", error.message)
+            yield _encode({"error": error.message}) + b"\n"
 
 
 def _progress(body: bodies.Body, steps: list[str]) -> Response:

@@ -125,13 +125,8 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _go(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return (
-        f"{value:.17g}"
-        if isinstance(value, float) and value != float(f"{value:.6g}")
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    short = f"{value:.6g}" if isinstance(value, int | float) else ""  # Go writes 1e+06, Python 1000000.0
+    return short if short and float(short) == value else str(value)
 
 
 def _quoted(text: str) -> str:

@@ -5,6 +5,7 @@ Chat and generate differ in what they are asked with and in the shape of their l
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -24,6 +25,7 @@ from huigan.llama.runner import LoadOptions, RequestRefused, Runner, RunnerFaile
 Line = dict[str, Any]
 
 _STOPPED = "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
+_MAX_ADDED_TOKENS = 4  # what a tokenizer puts around a text: BOS, a space
 _MIN_BATCH_TOKENS, _MAX_BATCH_TOKENS, _MAX_THREADS = 32, 4096, 512
 
 
@@ -86,6 +88,7 @@ class Generation:
                             yield _stamped(ask, {**shape(text), "done": False, **_logprobs(event, ask)})
                         if event.get("stop"):
                             last = event
+                _check_format(ask, last, "".join(said))
                 ended: Line = {**shape(""), "done": True, "done_reason": _reason(last)}
                 if ask.with_context:
                     ended["context"] = await runner.tokenize(prompt + "".join(said), special=False)
@@ -137,7 +140,7 @@ async def _fitting(runner: Runner, prompter: Prompter, messages: Sequence[Messag
 
 
 async def _fits(runner: Runner, prompt: str, context: int) -> bool:
-    if len(prompt.encode()) < context:  # no token is shorter than a byte
+    if len(prompt.encode()) + _MAX_ADDED_TOKENS < context:  # no token is shorter than a byte
         return True
     return len(await runner.tokenize(prompt, special=True)) < context
 
@@ -165,6 +168,16 @@ def _logprobs(event: Mapping[str, Any], ask: Ask) -> Line:
 def _logprob(token: Mapping[str, Any], with_top: bool) -> Line:
     shown = {name: token[name] for name in ("token", "logprob", "bytes")}
     return shown | {"top_logprobs": [_logprob(other, False) for other in token["top_logprobs"]]} if with_top else shown
+
+
+def _check_format(ask: Ask, event: Mapping[str, Any], text: str) -> None:
+    """A schema that llama.cpp cannot compile is only complained of in its log, and then binds nothing."""
+    if not ask.format or event["stop_type"] != "eos":
+        return
+    try:
+        json.loads(text)
+    except ValueError:
+        raise ApiError(500, "the answer does not keep to the format: check that it is a valid JSON schema") from None
 
 
 def _reason(event: Mapping[str, Any]) -> str:

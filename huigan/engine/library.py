@@ -114,15 +114,22 @@ class Library:
 
     def tag(self, name: Name) -> Tag:
         """Read one tag. Raises FileNotFoundError where there is none."""
-        path = self._path(name)
-        raw = path.read_bytes()
+        while True:
+            raw = self._path(name).read_bytes()
+            try:
+                return self._tag(name, raw)
+            except FileNotFoundError as error:  # what it named is gone: it was replaced just now, or is broken
+                if self._path(name).read_bytes() == raw:
+                    raise ApiError(500, f"open {error.filename}: no such file or directory") from None
+
+    def _tag(self, name: Name, raw: bytes) -> Tag:
         manifest: Manifest = json.loads(raw)
         config = json.loads(self.blob(manifest["config"]["digest"]).read_bytes())
         model = next(layer for layer in manifest["layers"] if layer["mediaType"] == f"{_IMAGE}model")
         return Tag(
             name=name,
             digest=hashlib.sha256(raw).hexdigest(),
-            modified_at=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+            modified_at=datetime.fromtimestamp(self._path(name).stat().st_mtime, UTC),
             size_bytes=sum(layer["size"] for layer in (manifest["config"], *manifest["layers"])),
             details={
                 "parent_model": model.get("from", ""),

@@ -35,7 +35,7 @@ DEFAULTS: Mapping[str, Any] = {
 _UNUSED = {"num_gpu": int, "main_gpu": int, "use_mmap": bool}
 _TYPES: Mapping[str, type] = {**{name: type(value) for name, value in DEFAULTS.items()}, **_UNUSED}
 _IN_LLAMA_CPP = (
-    *("temperature", "top_k", "top_p", "min_p", "typical_p", "stop"),
+    *("temperature", "top_k", "top_p", "min_p", "typical_p"),
     *("repeat_last_n", "repeat_penalty", "presence_penalty", "frequency_penalty"),
 )
 _INT32 = (1 << 31) - 1
@@ -66,6 +66,7 @@ def completion_request(options: Options, context: int) -> dict[str, Any]:
     return {name: options[name] for name in _IN_LLAMA_CPP} | {
         "n_predict": wanted if 0 < wanted <= limit else limit,
         "n_keep": options["num_keep"],
+        "stop": [stop for stop in options["stop"] if stop],  # an empty one would stop every answer at once
         "seed": options["seed"] & 0xFFFFFFFF,  # -1 is llama.cpp's word for random
     }
 

@@ -74,7 +74,7 @@ class Runners:
     @asynccontextmanager
     async def lease(self, options: LoadOptions, tag: str, keep_alive_seconds: float | None) -> AsyncIterator[Runner]:
         """A slot of the file's runner, loaded if need be. Raises Busy, RunnerFailed."""
-        with self._queued():
+        with self._queued(options, slots=1):
             loaded = await self._take(options, tag, keep_alive_seconds)
             try:
                 runner = await _usable(loaded)
@@ -90,7 +90,7 @@ class Runners:
 
     async def preload(self, options: LoadOptions, tag: str, keep_alive_seconds: float | None) -> None:
         """Have the file loaded. Raises Busy, RunnerFailed."""
-        with self._queued():
+        with self._queued(options, slots=0):
             loaded = await self._take(options, tag, keep_alive_seconds)
             try:
                 await _usable(loaded)
@@ -116,7 +116,12 @@ class Runners:
             await asyncio.gather(*loading, return_exceptions=True)
 
     @contextmanager
-    def _queued(self) -> Iterator[None]:
+    def _queued(self, options: LoadOptions, *, slots: int) -> Iterator[None]:
+        """Count among the waiting whoever may have to wait."""
+        loaded = self._table.get(options)
+        if loaded and loaded.ready.done() and not loaded.retiring and not (slots and loaded.slots.locked()):
+            yield
+            return
         if self._waiting >= self._max_queue:
             raise Busy
         self._waiting += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import os
 import socket
 from pathlib import Path
@@ -17,6 +18,7 @@ from huigan.engine.runners import Runners
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 3
+_UNLIMITED_CORES = 1 << 16
 
 
 def serve(
@@ -69,7 +71,14 @@ def physical_cores() -> int:
     topology = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     files = [Path(topology.format(cpu)) for cpu in allowed]
     siblings = {file.read_text() if file.exists() else file.as_posix() for file in files}
-    return max(1, len(siblings))
+    return max(1, min(len(siblings), _cpu_quota()))
+
+
+def _cpu_quota() -> int:
+    """How many cores' worth of time a container may use; without a limit, more than there are."""
+    limit = Path("/sys/fs/cgroup/cpu.max")
+    quota, _, period = limit.read_text().partition(" ") if limit.exists() else ("max", "", "")
+    return _UNLIMITED_CORES if quota == "max" else math.ceil(int(quota) / int(period))
 
 
 def _family(host: str) -> socket.AddressFamily:

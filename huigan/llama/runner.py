@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import sys
 from collections import deque
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 _CHILD = Path(__file__).with_name("child.py")
 _MAX_LOG_LINE_BYTES = 1 << 20
+_LAST_WORDS_SECONDS = 0.5
+_LOG_PREFIX = re.compile(r"^[\d.]+ [A-Z] +")
 
 
 class RunnerFailed(Exception):
@@ -76,7 +79,7 @@ class Runner:
         try:
             address = await _load(process, options, key)
             if not address:
-                raise RunnerFailed(f"llama runner process has terminated: {await errors.last()}")
+                raise RunnerFailed(f"llama runner process has terminated: {await errors.first()}")
             client = httpx.AsyncClient(
                 base_url=address,
                 headers={"Authorization": f"Bearer {key}"},
@@ -166,18 +169,24 @@ class _Errors:
         self._lines: deque[str] = deque(maxlen=20)
         self._reading = asyncio.create_task(self._read(stream))
 
+    async def first(self) -> str:
+        """Why loading failed: the complaint that the others followed from."""
+        return next(iter(await self._complaints()), "")
+
     async def last(self) -> str:
-        """The last complaint. Waits briefly for it: a dying child's words arrive after its connection breaks."""
+        return next(reversed(await self._complaints()), "")
+
+    async def _complaints(self) -> list[str]:
+        """Waits briefly: a dying child's words arrive after its connection breaks."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self._reading), timeout=0.5)
-        complaints = [line for line in self._lines if "error" in line.lower() or "fail" in line.lower()]
-        return complaints[-1] if complaints else ""
+            await asyncio.wait_for(asyncio.shield(self._reading), _LAST_WORDS_SECONDS)
+        return [line for line in self._lines if "error" in line.lower() or "fail" in line.lower()]
 
     async def _read(self, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(_MAX_LOG_LINE_BYTES):
             for line in chunk.decode(errors="replace").splitlines():
                 log.debug("llama.cpp: %s", line)
-                self._lines.append(line.strip())
+                self._lines.append(_LOG_PREFIX.sub("", line).strip())
 
 
 async def _load(process: asyncio.subprocess.Process, options: LoadOptions, key: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -85,6 +86,12 @@ def start_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
         if engine.process.poll() is None:
             engine.process.terminate()
             engine.process.wait(timeout=20)
+
+
+def endless(model: str, num_ctx: int = 1024) -> dict[str, Any]:
+    """A generate request that this model goes on answering until it is stopped."""
+    options = {"temperature": 0, "num_predict": -1, "num_ctx": num_ctx, "stop": []}
+    return {"model": model, "raw": True, "prompt": "la " * 40, "options": options}
 
 
 def upload(engine: Engine, path: Path) -> str:
