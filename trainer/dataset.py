@@ -9,7 +9,6 @@ This module does not know what the examples are for: neither weights nor trainin
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -31,6 +30,10 @@ from trainer.replay import Control
 IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
 
 
+class FolderTaken(ValueError):
+    """There is something of somebody else's where the data set is to be written."""
+
+
 @dataclass(frozen=True)
 class Built:
     """A data set on disk, and what can be trained on it in which order."""
@@ -43,7 +46,7 @@ class Built:
 
 
 def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, run_id: int | None = None) -> Built:
-    """Write what a run of `recipe` would be trained on to `folder`, which is emptied first. Raises BadReplay."""
+    """Write what a run of `recipe` would be trained on to `folder`. Raises BadReplay and FolderTaken."""
     watermarks, feedback = db.read(gather, recipe)
     mixed_in = replay.read(recipe.data.replay, recipe.system.text)
     selection = examples.select(feedback, recipe.data, recipe.seed)
@@ -153,12 +156,20 @@ def lineage(selection: Selection) -> Iterator[Lineage]:
 
 
 def write(folder: Path, selection: Selection, controls: Sequence[Control], described: dict[str, Any]) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    clear(folder)
+    (folder / "manifest.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, sort_keys=True))
     (folder / "controls.json").write_text(json.dumps([asdict(each) for each in controls], ensure_ascii=False, indent=1))
     written = [(task, split) for task, split in product(TASKS, SPLITS) if write_table(folder, selection, task, split)]
     (folder / "README.md").write_text(card(written, described), encoding="utf-8")
-    (folder / "manifest.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, sort_keys=True))
+
+
+def clear(folder: Path) -> None:
+    """Delete what an earlier data set left here, and nothing else; its manifest, written first, tells it is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise FolderTaken(f"{folder} holds something that is no data set: name an empty folder, or a new one")
+    for task, split in product(TASKS, SPLITS):
+        (folder / task / f"{split}.parquet").unlink(missing_ok=True)
 
 
 def write_table(folder: Path, selection: Selection, task: Task, split: Split) -> bool:

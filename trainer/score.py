@@ -7,6 +7,7 @@ perfectly on the first and fail the second. This module does not know bars, runs
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,6 @@ NOISE_NATS_A_TOKEN = 0.01
 MIN_LENGTHS = 3
 SAMPLES = 24
 SEQUENCES = 8
-DEFAULT_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def look(scored: Scored, gguf: Path, bench: Bench, name: str) -> Seen:
 
     recipe = scored.recipe
     longest = max(recipe.data.max_tokens, recipe.data.max_prompt_tokens + recipe.gate.max_generated_tokens)
-    threads = scored.threads or DEFAULT_THREADS
+    threads = scored.threads or os.cpu_count() or 1
 
     def progress(what: str, done: int, total: int) -> None:
         scored.tell(f"{name}: {what}", done, total)
@@ -181,8 +181,8 @@ def card(
     found = Scorecard(
         compared_with=compared_with,
         quantisation=recipe.quantisation,
-        preferences=preferences(live, candidate, recipe.seed) if bench.pairs else None,
-        perplexity=perplexity(live, candidate) if bench.answers else None,
+        preferences=preferences(live, candidate, recipe.seed) if bench.pairs and live.finite else None,
+        perplexity=perplexity(live, candidate) if bench.answers and live.finite else None,
         recall=recall(bench, live, candidate, "taught"),
         held_out_recall=recall(bench, live, candidate, "held_out"),
         free=free,

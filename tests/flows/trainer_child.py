@@ -1,6 +1,6 @@
 """The trainer's child as a process, which can be told to kill itself, as kill -9 does, at an exact point of its work.
 
-python -m tests.flows.trainer_child DATABASE_URL RUN ATTEMPT HOME OLLAMA [STAGE WHAT DONE]
+python -m tests.flows.trainer_child DATABASE_URL RUN ATTEMPT HOME OLLAMA [STAGE WHAT [DONE]]
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from trainer import child
 
 
 class Dying(child.Teller):
-    point: tuple[str, str, int] | None = None
+    point: tuple[str, ...] = ()
 
     def __call__(self, stage: str, what: str, done: int, total: int) -> None:
         super().__call__(stage, what, done, total)
-        if (stage, what, done) == self.point:
+        if self.point and (stage, what, str(done))[: len(self.point)] == self.point:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(url: str, run_id: str, attempt: str, home: str, host: str, *point: str) -> int:
-    if point:
-        Dying.point = (point[0], point[1], int(point[2]))
+    Dying.point = point
     child.Teller = Dying  # type: ignore[misc]
     db = connect(url)
     return child.main(db, int(run_id), int(attempt), Path(home), Ollama(host), threads=1, patience_seconds=2)

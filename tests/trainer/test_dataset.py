@@ -184,6 +184,26 @@ def test_a_replay_file_that_is_not_there_is_no_hubs_name() -> None:
         replay.read("nowhere/at_all.jsonl", "s")
 
 
+def test_a_folder_of_somebody_elses_is_left_alone(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    own = tmp_path / "README.md"
+    own.write_text("my thesis")
+    with pytest.raises(dataset.FolderTaken, match="name an empty folder"):
+        build(sqlite_db, tmp_path)
+    assert own.read_text() == "my thesis"
+
+
+def test_a_data_set_replaces_an_older_one_whole_and_leaves_other_files(sqlite_db: Database, tmp_path: Path) -> None:
+    built = build(sqlite_db, tmp_path / "d", held_out_share=0.0)
+    teach(sqlite_db)
+    (built.folder / "notes.txt").write_text("mine")
+    assert build(sqlite_db, built.folder, held_out_share=0.5).counts["kept"]["held_out"]["answers"]
+    none_held_out = build(sqlite_db, built.folder, held_out_share=0.0)
+    assert not [*built.folder.rglob("held_out.parquet")]
+    assert none_held_out.counts["kept"]["train"]["answers"] == len(dataset.rows_of(built.folder, "answers", "train"))
+    assert (built.folder / "notes.txt").read_text() == "mine"
+
+
 def test_a_run_without_feedback_builds_an_empty_data_set_and_says_so(sqlite_db: Database, tmp_path: Path) -> None:
     built = build(sqlite_db, tmp_path / "d")
     assert built.stages == ()
