@@ -38,6 +38,9 @@ acts = st.one_of(
     st.tuples(st.just("reap"), st.sampled_from([1, 10])),
 )
 
+# Every story begins with a run in its second attempt, and the worker of its first: chance alone rarely makes one.
+ZOMBIE: tuple[tuple[object, ...], ...] = (("enqueue", "a"), ("claim", "w1"), ("lose", 0, False), ("claim", "w2"))
+
 
 def empty(session: Session) -> None:
     session.execute(delete(run_event))
@@ -140,7 +143,7 @@ def test_no_order_of_events_breaks_the_state_machine(db: Database, script: list[
     def play(session: Session) -> None:
         empty(session)
         story = Story(session)
-        for name, *args in script:
+        for name, *args in (*ZOMBIE, *script):
             story.act(str(name), *args)
             check(session)
 
