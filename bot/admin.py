@@ -16,6 +16,7 @@ from bot.screen import Screen
 from huigan.operate import releases as operate_releases
 from huigan.operate import runs as operate_runs
 from huigan.operate import workers
+from huigan.operate.recipes import NoSuchRecipe
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
@@ -34,7 +35,7 @@ Act = Callable[[User, str, list[str], Callable[[str], Awaitable[None]]], Awaitab
 
 class Admin:
     def __init__(self, db: Database, library: Ollama, recipe: Callable[[], Recipe], screen: Screen) -> None:
-        """`recipe` reads the recipe anew for each run; it may raise BadRecipe or OSError."""
+        """`recipe` reads the recipe anew for each run; it may raise BadRecipe, NoSuchRecipe or OSError."""
         self._db = db
         self._library = library
         self._recipe = recipe
@@ -78,7 +79,7 @@ class Admin:
     async def _retrain(self, user: User, locale: str, args: list[str], say: object) -> str:
         try:
             recipe = self._recipe()
-        except (BadRecipe, OSError) as error:
+        except (BadRecipe, NoSuchRecipe, OSError) as error:
             return text(locale, "refusal.retrain_unavailable", detail=str(error))
         result = await asyncio.to_thread(
             operate_runs.enqueue, self._db, recipe, why="command", by_user_id=user.id, at=datetime.now(UTC)

@@ -63,7 +63,7 @@ def build_application(
         commands,
         Admin(db, library, recipe, screen),
         Messages(db, shows, screen),
-        Presses(db, desk, shows, screen),
+        Presses(db, desk, shows, screen, queue.replayed),
     )
     for part in parts:
         application.add_handlers(part.handlers())

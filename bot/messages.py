@@ -21,7 +21,7 @@ from storage import correction_prompts, showings, users
 from storage.db import Database
 from storage.records import Rating, Turn
 
-# The person behind it cannot be asked, rated by or answered to as one person.
+# Stands for whoever writes as the group itself: all such admins of a group are one user to us.
 ANONYMOUS_ADMIN_ID = 1087968824
 
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
-from telegram.error import BadRequest, Forbidden, TelegramError
+from telegram.error import TelegramError
 
 from bot import CHANNEL
 from bot.places import Spot
-from bot.screen import Screen
+from bot.screen import Screen, is_passing
 from huigan.texts import locale_of, told
 from storage import chats, outbox, users
 from storage.db import Database
@@ -50,11 +50,11 @@ class Notices:
                 continue
             try:
                 await self._screen.say(Spot(int(user.external_id)), words(notice, locale_of(user.locale)))
-            except (Forbidden, BadRequest) as error:
-                logger.info("user %d cannot be told of notice %d: %s", user.id, notice.id, error)
             except TelegramError as error:
-                logger.warning("notice %d waits: %s", notice.id, error)
-                return False
+                if is_passing(error):
+                    logger.warning("notice %d waits: %s", notice.id, error)
+                    return False
+                logger.info("user %d cannot be told of notice %d: %s", user.id, notice.id, error)
             self._had[notice.id].add(user.id)
         return bool(people)
 

@@ -12,7 +12,7 @@ import logging
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -87,9 +87,15 @@ class _Chat:
 
 
 class Pace(BaseRateLimiter[str]):
-    def __init__(self, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits = Limits(),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self._limits = limits
         self._clock = clock
+        self._sleep = sleep
         self._chats: dict[str, _Chat] = {}
         self._acts: deque[float] = deque()
 
@@ -102,8 +108,8 @@ class Pace(BaseRateLimiter[str]):
     async def frame_room(self, chat_id: int | str) -> None:
         """Until a frame may be sent there: make it only then, so that it shows the newest state."""
         chat = self._chat(chat_id)
-        while (wait_seconds := self._frame_wait(chat)) > 0:  # noqa: ASYNC110 - time makes it true, no event does
-            await asyncio.sleep(wait_seconds)
+        while (wait_seconds := self._frame_wait(chat)) > 0:
+            await self._sleep(wait_seconds)
 
     async def process_request(
         self,
@@ -153,7 +159,7 @@ class Pace(BaseRateLimiter[str]):
             if wait_seconds <= 0:
                 self._count(chat)
                 return
-            await asyncio.sleep(wait_seconds)
+            await self._sleep(wait_seconds)
 
     def _overall_wait(self, now: float, most: int) -> float:
         while self._acts and self._acts[0] <= now - 1:

@@ -7,7 +7,7 @@ A press is answered with what became of it, or after two seconds without: Telegr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -68,7 +68,9 @@ class Pressed:
 
 
 class Presses:
-    def __init__(self, db: Database, desk: Desk, shows: Shows, screen: Screen) -> None:
+    def __init__(self, db: Database, desk: Desk, shows: Shows, screen: Screen, replayed: Container[int]) -> None:
+        """`replayed`: ids of updates of an earlier life, whose presses Telegram has forgotten."""
+        self._replayed = replayed
         self._db = db
         self._desk = desk
         self._shows = shows
@@ -82,15 +84,20 @@ class Presses:
         assert query is not None
         pressed = _pressed(query)
         if pressed is None:
-            await self._screen.toast(query, text(locale_of(query.from_user.language_code), "refusal.stale_button"))
+            await self._toast(update, text(locale_of(query.from_user.language_code), "refusal.stale_button"))
             return
         acting = asyncio.ensure_future(self._act(pressed))
         await asyncio.wait({acting}, timeout=ANSWER_WITHIN_SECONDS)
         is_done = acting.done() and acting.exception() is None
-        await self._screen.toast(query, acting.result().words if is_done else "")
+        await self._toast(update, acting.result().words if is_done else "")
         done = await acting
         if done.then is not None:
             await done.then()
+
+    async def _toast(self, update: Update, words: str) -> None:
+        assert update.callback_query is not None
+        if update.update_id not in self._replayed:
+            await self._screen.toast(update.callback_query, words)
 
     async def _act(self, pressed: Pressed) -> Done:
         match pressed.press:

@@ -143,9 +143,9 @@ async def _insist(call: Callable[[], Awaitable[T]]) -> T:
     for wait_seconds in RETRY_SECONDS:
         try:
             return await call()
-        except BadRequest:  # a NetworkError to python-telegram-bot, but no retry helps
-            raise
-        except NetworkError as error:
+        except TelegramError as error:
+            if not is_passing(error):
+                raise
             logger.warning("Telegram did not answer, again in %.1f s: %s", wait_seconds, error)
         await asyncio.sleep(wait_seconds)
     return await call()
@@ -164,6 +164,11 @@ async def _rich_or_plain(call: Callable[[Piece], Awaitable[T]], piece: Piece) ->
 
 def _entities(piece: Piece, bot: Bot) -> list[MessageEntity]:
     return [MessageEntity.de_json(dict(each), bot) for each in piece.entities]
+
+
+def is_passing(error: TelegramError) -> bool:
+    """Whether the same call may be taken later. A refusal is a NetworkError too, to python-telegram-bot."""
+    return isinstance(error, NetworkError) and not isinstance(error, BadRequest)
 
 
 def _is_the_same(error: BadRequest) -> bool:

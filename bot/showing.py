@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session
-from telegram.error import BadRequest, Forbidden, TelegramError
+from telegram.error import TelegramError
 
 from bot import CHANNEL, keyboards
 from bot.places import Spot, message_id_in
 from bot.render import Piece, clipped, pieces, plain
-from bot.screen import Keyboard, Screen
+from bot.screen import Keyboard, Screen, is_passing
 from huigan.texts import locale_of, text, told
 from huigan.turns import feedback
 from huigan.turns.answering import Phase, View
@@ -84,11 +84,12 @@ class Shows:
             if turn.state is TurnState.WAITING:
                 await self._stream(self._desk.hand_in(turn))
             await self._conclude(turn.id)
-        except (BadRequest, Forbidden) as error:
+        except TelegramError as error:
+            if is_passing(error):
+                logger.warning("turn %d is not shown to its end yet: %s", turn.id, error)
+                return
             logger.warning("turn %d can be shown no longer: %s", turn.id, error)
             await self._db.awrite(showings.finish, turn.id, datetime.now(UTC))
-        except TelegramError as error:
-            logger.warning("turn %d is not shown to its end yet: %s", turn.id, error)
         except Exception:
             # The edge of one showing: the answer is in the database, and `recover` tries again.
             logger.exception("turn %d could not be shown", turn.id)

@@ -29,6 +29,7 @@ class StoredQueue(asyncio.Queue[object]):
     def __init__(self, db: Database) -> None:
         super().__init__()
         self._db = db
+        self.replayed: set[int] = set()  # ids; what answers at once was perhaps answered before the kill
 
     async def put(self, item: object) -> None:
         """Raises NetworkError where the database does not take it: the poller asks again, the webhook answers 500."""
@@ -45,8 +46,8 @@ class StoredQueue(asyncio.Queue[object]):
         """Queue what was stored and not handled: at the start, before anything new comes."""
         left = await self._db.aread(updates.unhandled)
         for each in left:
-            update = Update.de_json(dict(each.body), bot)
-            self.put_nowait(update)
+            self.replayed.add(each.update_id)
+            self.put_nowait(Update.de_json(dict(each.body), bot))
         return len(left)
 
 

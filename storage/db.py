@@ -84,17 +84,18 @@ def connect(url: str) -> Database:
         raise BadDatabaseUrl(
             "DATABASE_URL is no URL: write sqlite:///path/to/file or postgresql://user:password@host/name"
         ) from error
+    # hide_parameters, below: what users wrote must not reach a log by way of an error's text.
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
-        engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True)
+        engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
         return Database(engine)
     if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
         raise BadDatabaseUrl(f"DATABASE_URL names {parsed.drivername}: use a SQLite file (sqlite:///…) or PostgreSQL")
     Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     # isolation_level None: the driver leaves BEGIN to us.
     options = {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False, "isolation_level": None}
-    engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, connect_args=options)
+    engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, connect_args=options, hide_parameters=True)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return Database(engine)

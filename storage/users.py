@@ -15,7 +15,8 @@ from storage.tables import user
 
 
 def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
-    """The user of that name in that channel, added at the first meeting; their name is kept up to date."""
+    """The user of that name in that channel, added at the first meeting; their name is kept up to date, and their
+    locale is the first one that is known."""
     known = find(session, channel, external_id)
     if known is None:
         added = add_once(
@@ -31,9 +32,10 @@ def meet(session: Session, channel: str, external_id: str, name: str, locale: st
         )
         known = added or find(session, channel, external_id)
         assert known is not None
-    if name and known.name != name:
-        return _set(session, known.id, name=name)
-    return known
+    news: dict[str, object] = {"name": name} if name and known.name != name else {}
+    if locale and known.locale is None:
+        news["locale"] = locale
+    return _set(session, known.id, **news) if news else known
 
 
 def find(session: Session, channel: str, external_id: str) -> User | None:

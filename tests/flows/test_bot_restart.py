@@ -71,6 +71,21 @@ def test_an_update_that_could_not_be_stored_is_not_confirmed_and_comes_again_aft
     assert here.answer().text == "You said: 存不了"
 
 
+def test_a_press_that_was_stored_and_not_handled_counts_after_a_kill_and_is_not_answered_twice(here: World) -> None:
+    here.start()
+    here.says("你好")
+    answer = here.answer()
+    here.wait(lambda: here.rows("showing")[0]["finished_at"])
+    here.kill()
+    press = here.alice.presses(answer, "👍")
+    update = here.telegram.updates.pending[-1]
+    here.db.write(updates.store, update["update_id"], update, datetime.now(UTC))
+    press.answered = True  # and killed just then: a second answer would be refused
+    here.start()
+    here.wait(lambda: "👍 ✓" in answer.buttons)
+    assert [row["thumb"] for row in here.rows("rating")] == ["up"]
+
+
 def test_an_answer_that_was_recorded_and_not_shown_is_shown_after_a_kill_once(here: World) -> None:
     here.start()
     here.ollama.reply(tokens=["好", "的"], token_seconds=0.3)
