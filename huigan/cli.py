@@ -105,7 +105,7 @@ def agreed(result: T | Refusal) -> T:
 
 def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "apscheduler"):  # httpx would write the bot token: it is in its URLs
+    for noisy in ("httpx", "httpcore", "apscheduler", "alembic"):  # httpx would write the bot token: it is in its URLs
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -184,13 +184,33 @@ def engine(
 @app.command()
 def bot() -> None:
     """Run the Telegram bot: polling, or a webhook where TELEGRAM_WEBHOOK_URL is set."""
-    from bot.main import run
+    from bot import claim
+    from bot.main import BadToken, Webhook, run
 
     log_to_stderr()
     with opened() as (chosen, db):
         if chosen.telegram_bot_token is None:
             give_up("TELEGRAM_BOT_TOKEN is missing: get one from @BotFather and put it into .env", USAGE)
-        run(chosen, db)
+        if not chosen.admins and (code := db.write(claim.issue, now())):
+            errors.print(f"Nobody owns this bot yet. In a private chat with it, send: /claim {code}", style="bold")
+        webhook = None
+        if chosen.telegram_webhook_url and chosen.telegram_webhook_secret:
+            secret = chosen.telegram_webhook_secret.get_secret_value()
+            webhook = Webhook(chosen.telegram_webhook_url, secret, chosen.telegram_webhook_listen)
+        try:
+            run(
+                chosen.telegram_bot_token.get_secret_value(),
+                base_url=chosen.telegram_base_url,
+                base_file_url=chosen.telegram_base_file_url,
+                local_mode=chosen.telegram_local_mode,
+                webhook=webhook,
+                db=db,
+                ollama_host=chosen.ollama_host,
+                recipe=lambda: recipe_for(chosen, db, ""),
+                admins=chosen.admins,
+            )
+        except BadToken as error:
+            give_up(str(error), USAGE)
 
 
 @app.command()

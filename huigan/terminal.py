@@ -258,7 +258,7 @@ def _typed(locale: str) -> ReadLine:
 
 
 async def _piped(_prompt: str) -> str:
-    line = await asyncio.to_thread(sys.stdin.readline)
+    line: str = await asyncio.to_thread(sys.stdin.readline)
     if not line:
         raise EOFError
     return line.rstrip("\n")

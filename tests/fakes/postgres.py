@@ -9,6 +9,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
@@ -51,12 +52,13 @@ def server(folder: Path) -> Iterator[str | None]:
 
 
 @contextlib.contextmanager
-def database(server_url: str) -> Iterator[str]:
-    """A fresh database of that server, dropped afterwards."""
+def database(server_url: str, template: str | None = None) -> Iterator[str]:
+    """A fresh database of that server, empty or a copy of another one of its own, dropped afterwards."""
     name = f"huigan_{uuid.uuid4().hex[:12]}"
     base, _, query = server_url.partition("?")
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        source = sql.Identifier(urlsplit(template).path[1:] if template else "template1")
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), source))
     try:
         yield f"{base.rsplit('/', 1)[0]}/{name}" + (f"?{query}" if query else "")
     finally:

@@ -162,9 +162,7 @@ async def test_a_stream_that_breaks_keeps_what_was_shown_and_can_be_tried_again(
     assert (whole.ended, whole.text) == (Ended.COMPLETE, "one two three")
 
 
-async def test_another_answer_is_sampled_even_from_a_greedy_release(
-    sqlite_db: Database, fake: FakeOllama
-) -> None:
+async def test_another_answer_is_sampled_even_from_a_greedy_release(sqlite_db: Database, fake: FakeOllama) -> None:
     deploy(sqlite_db, "base:v1", temperature=0.0, seed=1)
     async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
         first = await desk.hand_in(says(sqlite_db, "hi")).closed()
