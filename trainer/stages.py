@@ -8,21 +8,27 @@ so that looking at a run needs neither.
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 from huigan.serving.client import Ollama
+from huigan.turns.prompts import estimate_tokens
 from storage import deployments
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Run
-from trainer import dataset
+from trainer import dataset, machine, preflight
 from trainer.dataset import Built
 from trainer.scorecard import Scorecard
+
+log = logging.getLogger(__name__)
 
 GIB = 2**30
 # Headers, JSON, the report: what is written beside the big files.
@@ -135,7 +141,8 @@ def build(work: Work) -> Built:
 
 
 def train(work: Work, origin: Origin, built: Built) -> Taught:
-    if not built.stages:
+    rows = dataset.rows_to_train(built)
+    if not rows or not all(rows.values()):
         raise RunFailed("no_examples", dropped=built.counts["dropped"])
     from trainer import training, weights
     from trainer.tokens import end_of_turn_id
@@ -146,7 +153,7 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     local = weights.local_weights(
         origin.weights, work.home / "weights", endpoint=work.endpoint, progress=work.told("train")
     )
-    rows = dataset.rows_to_train(built)
+    say_whether_it_fits(work, local, rows)
     trained = training.train_stages(local, rows, work.recipe, work.folder / "train", progress=step)
     tokenizer = tokenizer_of(local)
     return Taught(
@@ -156,6 +163,27 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
         tokenizer.decode([end_of_turn_id(tokenizer)]),
         tuple(summary(each) for each in trained),
     )
+
+
+def say_whether_it_fits(work: Work, weights: Path, rows: Mapping[Stage, Sequence[Mapping[str, Any]]]) -> None:
+    """In the log: an estimate on the safe side is no reason to refuse, for a batch that does not fit is halved."""
+    config = json.loads((weights / "config.json").read_bytes())
+    texts = ["".join(str(value) for value in row.values()) for stage in rows for row in rows[stage]]
+    mean_tokens = fmean(map(estimate_tokens, texts))
+    counts = {stage: len(rows[stage]) for stage in rows}
+    try:
+        told = preflight.preflight(
+            config, work.recipe, counts, machine.here(work.folder), mean_tokens=mean_tokens, fetched=True
+        )
+    except ValueError as error:
+        log.warning("run %d: %s", work.run.id, error)
+        return
+    needs = ", ".join(
+        f"{each.resource} {each.needed_bytes / GIB:.1f} of {each.available_bytes / GIB:.1f} GiB" for each in told.needs
+    )
+    log.info("run %d: about %.0f minutes; needs %s", work.run.id, told.minutes, needs)
+    for advice in told.advice:
+        log.warning("run %d may not fit: %s %s", work.run.id, advice.code, dict(advice.params))
 
 
 def summary(trained: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,6 @@ from trainer.child import DONE
 
 KILLED = -9
 POINTS: list[tuple[object, ...]] = [  # stage, what, and how much of it is done
-    ("start", "", 0),
     ("dataset", "", 0),
     ("train", "sft", 4),
     ("train", "dpo", 3),
@@ -55,14 +55,15 @@ def make(tmp_path: Path, tiny: Path, ollama: FakeOllama) -> Iterator[Callable[[s
 @pytest.mark.slow
 def test_a_run_killed_at_every_point_ends_as_one_that_was_left_alone(make: Callable[[str], World]) -> None:
     alone, killed = make("alone"), make("killed")
-    quiet = alone.enqueue()
-    assert alone.child(quiet) == DONE, alone.said
-    run = killed.enqueue()
-    for point in POINTS:
-        assert killed.child(run, *point) == KILLED, (point, killed.said)
-        assert killed.tag() == "base:1"
-        run = killed.hand_on(run)
-    assert killed.child(run) == DONE, killed.said
+    quiet, run = alone.enqueue(), killed.enqueue()
+    with ThreadPoolExecutor(1) as beside:
+        undisturbed = beside.submit(alone.child, quiet)
+        for point in POINTS:
+            assert killed.child(run, *point) == KILLED, (point, killed.said)
+            assert killed.tag() == "base:1"
+            run = killed.hand_on(run)
+        assert killed.child(run) == DONE, killed.said
+        assert undisturbed.result() == DONE, alone.said
 
     assert {alone.state(quiet).state, killed.state(run).state} == {RunState.RELEASED}
     one, other = alone.artefact(quiet), killed.artefact(run)

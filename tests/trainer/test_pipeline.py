@@ -295,12 +295,12 @@ def test_a_data_set_alone_needs_no_base_and_no_ollama(fresh: World) -> None:
     assert fresh.ollama.exchanges == []
 
 
-def test_a_run_with_nothing_to_learn_says_so(fresh: World) -> None:
-    empty = World(fresh.folder / "empty", fresh.tiny, fresh.ollama, taught=0)
-    nothing = empty.enqueue()
-    assert walk(empty, nothing) == child.FAILED
-    failed = empty.db.read(runs.get, nothing.id)
-    assert failed.error == {"code": "no_examples", "dropped": {}}
+@pytest.mark.parametrize("method", ["auto", "kto"])
+def test_a_run_with_nothing_to_learn_says_so(method: str, tmp_path: Path, tiny: Path, ollama: FakeOllama) -> None:
+    empty = World(tmp_path, tiny, ollama, taught=0)
+    run = empty.enqueue(tiny_recipe(method=method))
+    assert walk(empty, run) == child.FAILED
+    assert the_run(empty).error == {"code": "no_examples", "dropped": {}}
     empty.db.close()
 
 
