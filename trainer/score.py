@@ -152,7 +152,8 @@ def look(scored: Scored, gguf: Path, bench: Bench, name: str) -> Seen:
     from huigan.llama.score import Scorer
 
     recipe = scored.recipe
-    longest = max(recipe.data.max_tokens, recipe.data.max_prompt_tokens + recipe.gate.max_generated_tokens)
+    most = min(recipe.gate.max_generated_tokens, recipe.generate.num_predict)  # served answers are cut there, too
+    longest = max(recipe.data.max_tokens, recipe.data.max_prompt_tokens + most)
     threads = scored.threads or os.cpu_count() or 1
 
     def progress(what: str, done: int, total: int) -> None:
@@ -162,7 +163,6 @@ def look(scored: Scored, gguf: Path, bench: Bench, name: str) -> Seen:
         both = logprobs(scorer, [side for pair in bench.pairs for side in pair], progress)
         answers = logprobs(scorer, bench.answers, progress)
         stop = [scored.tokenizer.decode([end_of_turn_id(scored.tokenizer)])]
-        most = recipe.gate.max_generated_tokens
         free = scorer.generate([each.ids for each in bench.asked], max_tokens=most, stop=stop, progress=progress)
     return Seen(list(zip(both[::2], both[1::2], strict=True)), answers, free)
 
