@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Literal
 
-Script = Literal["cjk", "other"]
+Script = Literal["cjk", "latin", "other"]
 
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+LATIN_END = "\u0250"  # Basic Latin to Latin Extended-B
 # One Han character says about as much as half a word, and a word has about five letters.
 LETTERS_A_CJK_CHARACTER = 2.5
 CLEARLY = 0.75
@@ -28,12 +29,15 @@ BOOTSTRAP_DRAWS = 2000
 
 def script(text: str) -> Script | None:
     """What a text is written in, by weight of its letters; None where that is not clear, or there are none."""
-    cjk = len(CJK.findall(text)) * LETTERS_A_CJK_CHARACTER
-    letters = sum(each.isalpha() for each in CJK.sub("", text))
-    if not cjk + letters:
-        return None
-    share = cjk / (cjk + letters)
-    return "cjk" if share >= CLEARLY else "other" if share <= 1 - CLEARLY else None
+    letters = [each for each in CJK.sub("", text) if each.isalpha()]
+    latin = sum(each < LATIN_END for each in letters)
+    weights: dict[Script, float] = {
+        "cjk": len(CJK.findall(text)) * LETTERS_A_CJK_CHARACTER,
+        "latin": latin,
+        "other": len(letters) - latin,
+    }
+    heaviest = max(weights, key=weights.__getitem__)
+    return heaviest if weights[heaviest] > 0 and weights[heaviest] >= CLEARLY * sum(weights.values()) else None
 
 
 def words(text: str) -> list[str]:

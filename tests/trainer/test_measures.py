@@ -15,7 +15,8 @@ from trainer import measures
     ("text", "script"),
     [
         ("回甘茶馆几点开门？", "cjk"),
-        ("What is the capital of France?", "other"),
+        ("What is the capital of France?", "latin"),
+        ("Où est-ce ? Là-bas, à côté.", "latin"),
         ("Python 的列表怎么排序，可以倒序吗？", "cjk"),
         ("你好 hello", None),
         ("何時に開きますか", "cjk"),
