@@ -17,7 +17,7 @@ from types import TracebackType
 
 from huigan.serving.client import AsyncOllama
 from huigan.turns.answering import Phase, View, answer, close_abandoned, now
-from huigan.turns.queue import Queue
+from huigan.turns.queue import Queue, Ticket
 from storage import turns
 from storage.db import Database
 from storage.records import Answer, Ended, Turn, TurnState
@@ -146,25 +146,28 @@ class Desk:
             return await self._give_up(turn, Ended.FAILED, "queue_full")
 
         try:
-            if await _first_of(ticket.granted, watched.stopped) is watched.stopped:
-                return await self._give_up(turn, Ended.WITHDRAWN, None)
-            opened = await self._opened(turn, watched)
+            opened = await self._opened(turn, watched, ticket)
             if opened is None:  # stopped while it waited, or another process has it
                 return await self._give_up(turn, Ended.WITHDRAWN, None)
             return await answer(self._db, self._client, opened, self.worker, watched.stopped, watched.show)
         finally:
             self._queue.leave(ticket)
 
-    async def _opened(self, turn: Turn, watched: Watched) -> Turn | None:
-        """The turn, opened once the conversation's older ones are closed; None if it is stopped or taken."""
-        while not watched.stopped.is_set():
+    async def _opened(self, turn: Turn, watched: Watched, ticket: Ticket) -> Turn | None:
+        """The turn, opened once it is its turn and the conversation's older ones are closed; None if it is stopped or
+        taken. The older one may come to this queue later, at a restart: its place must not be held against it."""
+        while True:
+            await _first_of(ticket.granted, watched.stopped)
+            if watched.stopped.is_set():
+                return None
             opened = await self._db.awrite(turns.open_next, turn.id, self.worker, now())
             if opened is not None:
                 return opened
             if (await self._db.aread(turns.get, turn.id)).state is not TurnState.WAITING:
                 return None
+            self._queue.step_aside(ticket)
             await asyncio.sleep(OLDER_TURN_SECONDS)
-        return None
+            self._queue.step_back(ticket)
 
     async def _give_up(self, turn: Turn, ended: Ended, error: str | None) -> View:
         await self._db.awrite(turns.withdraw, turn.id, ended, now(), error=error)

@@ -47,6 +47,17 @@ class Queue:
         self._advance()
         return ticket
 
+    def step_aside(self, ticket: Ticket) -> None:
+        """Let a granted ticket that cannot go yet make room for others, until it steps back."""
+        self._granted.remove(ticket)
+        ticket.granted.clear()
+        self._advance()
+
+    def step_back(self, ticket: Ticket) -> None:
+        """Wait again, behind the others and whatever the limit: it had its place."""
+        self._waiting.append(ticket)
+        self._advance()
+
     def leave(self, ticket: Ticket) -> None:
         for group in (self._waiting, self._granted):
             if ticket in group:

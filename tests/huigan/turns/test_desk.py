@@ -91,6 +91,20 @@ async def test_messages_of_one_conversation_are_answered_one_after_the_other_in_
     assert "one two" in [line["content"] for line in fake.last("/api/chat").messages]
 
 
+async def test_turns_of_a_conversation_that_are_handed_in_the_wrong_way_round_are_answered_in_their_order(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    """As at a restart, where a new message may be quicker than what is left from before."""
+    deploy(sqlite_db, "base:v1")
+    older, newer = says(sqlite_db, "one"), says(sqlite_db, "two")
+    async with Desk(sqlite_db, AsyncOllama(fake.host), streams=1) as desk:
+        second = desk.hand_in(newer)
+        await asyncio.sleep(0.1)
+        first = desk.hand_in(older)
+        await asyncio.wait_for(asyncio.gather(first.closed(), second.closed()), 10)
+    assert [exchange.messages[-1]["content"] for exchange in fake.of("/api/chat")] == ["one", "two"]
+
+
 async def test_one_users_many_questions_do_not_keep_others_waiting(sqlite_db: Database, fake: FakeOllama) -> None:
     deploy(sqlite_db, "base:v1")
     fake.reply("one two", stalls_after=1)
