@@ -32,6 +32,8 @@ class Limits:
     """A little below Telegram's: what we space out may arrive closer together."""
 
     per_second: float = 0.9
+    start_burst: float = 1.0  # an earlier life may have used up the rest just now
+    start_group_acts: int = 13  # of the first minute
     burst: float = 4.0
     group_per_minute: int = 18
     group_frames_per_minute: int = 10  # what frames may use of it
@@ -97,7 +99,8 @@ class Pace(BaseRateLimiter[str]):
         self._clock = clock
         self._sleep = sleep
         self._chats: dict[str, _Chat] = {}
-        self._acts: deque[float] = deque()
+        self._began_at = clock()
+        self._acts: deque[float] = deque([self._began_at] * limits.overall_per_second)
 
     async def initialize(self) -> None:
         """Nothing to do."""
@@ -182,9 +185,14 @@ class Pace(BaseRateLimiter[str]):
         if key not in self._chats:
             if len(self._chats) >= REMEMBERED_CHATS:
                 self._chats = {each: chat for each, chat in self._chats.items() if not chat.is_idle(now)}
-            is_group = key.startswith(("-", "@"))
-            self._chats[key] = _Chat(self._limits, is_group, self._limits.burst, now)
+            self._chats[key] = self._new_chat(key.startswith(("-", "@")), now)
         return self._chats[key]
+
+    def _new_chat(self, is_group: bool, now: float) -> _Chat:
+        limits, age_seconds = self._limits, now - self._began_at
+        tokens = min(limits.burst, limits.start_burst + age_seconds * limits.per_second)
+        acts = [self._began_at] * limits.start_group_acts if is_group and age_seconds < 60 else []
+        return _Chat(limits, is_group, tokens, now, acts=deque(acts))
 
 
 def retry_seconds(error: RetryAfter) -> float:

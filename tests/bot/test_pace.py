@@ -90,7 +90,10 @@ def telegram(time: Time) -> Telegram:
 
 @pytest.fixture
 def pace(time: Time) -> Pace:
-    return Pace(Limits(), time, time.sleep)
+    """One that has run for a while."""
+    made = Pace(Limits(), time, time.sleep)
+    time.now += 100
+    return made
 
 
 async def send(pace: Pace, telegram: Telegram, chat_id: int, what: str, how: str | None = None) -> Any:
@@ -192,3 +195,12 @@ def test_retry_after_is_read_as_an_int_or_a_timedelta(monkeypatch: pytest.Monkey
     assert retry_seconds(RetryAfter(3)) == 3
     monkeypatch.setenv("PTB_TIMEDELTA", "true")
     assert retry_seconds(RetryAfter(timedelta(seconds=2.5))) == 2.5
+
+
+@pytest.mark.parametrize("chat_id", [PRIVATE, GROUP])
+async def test_a_restart_amid_a_burst_goes_on_carefully(telegram: Telegram, time: Time, chat_id: int) -> None:
+    for life in range(2):
+        pace = Pace(Limits(), time, time.sleep)
+        await time.run(*(send(pace, telegram, chat_id, f"{life} {number}") for number in range(4)))
+    assert len(telegram.taken) == 8
+    assert telegram.refused == 0
