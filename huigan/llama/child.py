@@ -9,14 +9,21 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from typing import Any
+
+_LOG_SECONDS = 0.3  # llama.cpp writes its log from a thread of its own, which may be behind
 
 
 def main() -> None:
     wanted = json.loads(sys.stdin.buffer.readline())
     report = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # llama.cpp prints to stdout; the report must stay clean
-    server = _serve(wanted)
+    try:
+        server = _serve(wanted)
+    except RuntimeError as error:
+        time.sleep(_LOG_SECONDS)
+        sys.exit(f"error: {error}")
     print(json.dumps({"address": server.listening_address}), file=report, flush=True)
     sys.stdin.buffer.read()
     os._exit(0)  # llama.cpp's threads have nothing to save

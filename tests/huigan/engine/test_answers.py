@@ -181,13 +181,11 @@ def test_a_context_that_is_none_is_refused(engine: Engine, tokens: list[Any]) ->
     assert refused.json()["error"]
 
 
-def test_json_is_json(engine: Engine) -> None:
-    answer = engine.post(
-        "/api/chat",
-        chat("Give the capital of France as JSON", format="json", stream=False, options={"num_predict": 200}),
-    ).json()
-    assert answer["done_reason"] == "stop"
-    assert isinstance(json.loads(answer["message"]["content"]), dict)
+def test_json_begins_as_json_where_the_model_would_not(engine: Engine) -> None:
+    free = engine.post("/api/chat", chat("Say hi.", stream=False)).json()
+    bound = engine.post("/api/chat", chat("Say hi.", stream=False, format="json")).json()
+    assert not free["message"]["content"].startswith("{")
+    assert bound["message"]["content"].startswith("{")
 
 
 @pytest.mark.parametrize("schema", [{"type": "nonsense"}, {"$ref": "#/nowhere"}])
@@ -285,7 +283,8 @@ def test_too_many_waiting_requests_are_sent_away(start_engine: Callable[..., Eng
     narrow = start_engine("--parallel", "1", "--max-queue", "1", models=engine.models)
     short = chat("Say hi.", stream=False)
     with ThreadPoolExecutor() as pool, narrow.client.stream("POST", "/api/generate", json=endless("smol")) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()  # held: where it is dropped, the connection is closed
+        next(lines)
         first, second = (pool.submit(narrow.post, "/api/chat", short) for _ in range(2))
         wait_until(lambda: first.done() or second.done())
         refused, served = (first, second) if first.done() else (second, first)

@@ -190,7 +190,8 @@ def test_a_stopping_engine_does_not_wait_for_an_endless_stream(
 ) -> None:
     stopping = start_engine(models=engine.models)
     with stopping.client.stream("POST", "/api/generate", json=endless("smol")) as response:
-        next(response.iter_lines())
+        lines = response.iter_lines()
+        next(lines)
         (child,) = stopping.children()
         stopping.process.terminate()
         assert stopping.process.wait(timeout=15) in (0, -signal.SIGTERM)
