@@ -270,4 +270,6 @@ def _write(text: str) -> None:
 
 
 def locale_of_terminal() -> str:
-    return locale_of(os.environ.get("LC_ALL") or os.environ.get("LANG") or "en")
+    """Of the environment; English where it names no language, as the commands' own help is."""
+    spoken = os.environ.get("LC_ALL") or os.environ.get("LANG") or "C"
+    return "en" if spoken.partition(".")[0] in {"C", "POSIX"} else locale_of(spoken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +24,14 @@ def _placeholders(words: str) -> set[str]:
 
 
 def _literals() -> Iterator[str]:
-    """Every string in our source but the catalogues' own."""
+    """Every string in our source and pages but the catalogues' own."""
     for room in ("bot", "huigan", "schedules", "trainer", "storage"):
         for path in (REPOSITORY / room).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield node.value
+        for path in (REPOSITORY / room).rglob("*.jinja"):
+            yield from re.findall(r'"([^"]+)"', path.read_text(encoding="utf-8"))
 
 
 def _codes_said() -> Iterator[str]:
