@@ -45,7 +45,7 @@ def run(
     grace_seconds: float = GRACE_SECONDS,
 ) -> None:
     """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
-    _quieten()
+    _quieten([token, *([webhook.secret] if webhook else [])])
     builder = ApplicationBuilder().token(token).base_url(base_url).base_file_url(base_file_url).local_mode(local_mode)
     application = build_application(
         builder,
@@ -75,8 +75,31 @@ def run(
         raise BadToken(BadToken.__doc__) from None
 
 
-def _quieten() -> None:
+class WithoutSecrets(logging.Filter):
+    """Blots secrets out of whatever is logged, tracebacks too: the library's error for a wrong token quotes it."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._blotted(record.getMessage()), ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        if record.exc_text:
+            record.exc_text = self._blotted(record.exc_text)
+        return True
+
+    def _blotted(self, written: str) -> str:
+        for secret in self._secrets:
+            written = written.replace(secret, "<secret>")
+        return written
+
+
+def _quieten(secrets: Sequence[str]) -> None:
     """At INFO httpx logs every URL, and the token is in each; what the other logs is raised as well."""
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("telegram.request").setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(WithoutSecrets(secrets))

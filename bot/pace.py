@@ -33,7 +33,7 @@ class Limits:
 
     per_second: float = 0.9
     start_burst: float = 1.0  # an earlier life may have used up the rest just now
-    start_group_acts: int = 13  # of the first minute
+    start_group_acts: int = 8  # of the first minute
     burst: float = 4.0
     group_per_minute: int = 18
     group_frames_per_minute: int = 10  # what frames may use of it

@@ -81,7 +81,7 @@ class World:
         return self.process.wait(timeout=30)
 
     def logged(self) -> str:
-        return self.log.read_text(encoding="utf-8")
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
     # What is waited for and looked at
 

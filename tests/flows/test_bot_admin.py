@@ -12,8 +12,9 @@ from bot import claim
 from huigan.operate import runs as operate_runs
 from storage import outbox, runs, users
 from storage.db import Database
-from storage.records import RunState
+from storage.records import Role, RunState
 from tests.bot.running import World, serve, world
+from tests.fakes.telegram import Chat, Person
 
 
 @pytest.fixture
@@ -26,6 +27,18 @@ def here(sqlite_db: Database, tmp_path: Path) -> Iterator[World]:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def promoted_to_admin(here: World) -> tuple[Person, Chat]:
+    """Another admin, who has a chat with the bot."""
+    carol = here.telegram.user("Carol")
+    chat = here.telegram.private(carol)
+    here.says("/status", who=carol, chat=chat)
+    here.said("只有管理员能用", chat)
+    known = here.db.read(users.find, "telegram", str(carol.id))
+    assert known is not None
+    here.db.write(users.set_role, known.id, Role.ADMIN)
+    return carol, chat
 
 
 def test_an_owner_claims_looks_trains_promotes_and_rolls_back(here: World) -> None:
@@ -57,15 +70,17 @@ def test_an_owner_claims_looks_trains_promotes_and_rolls_back(here: World) -> No
     here.said("✅ 第 1 版已上线")
     here.says("/promote 1")
     here.said("第 1 版已经在线了")
-    here.says("/promote 99")
-    here.said("没有第 99 版")
-    here.says("/promote one")
-    here.said("用法：/promote 编号")
+    carol, hers = promoted_to_admin(here)
+    here.says("/promote 99", who=carol, chat=hers)
+    here.said("没有第 99 版", hers)
+    here.says("/promote one", who=carol, chat=hers)
+    here.said("用法：/promote 编号", hers)
     here.says("/rollback")
     here.said(f"↩️ 已回到第 {second.id} 版")
     here.ollama.tags.pop("huigan:base-1")
-    here.says("/promote 1")
-    here.said("线上版本没有变")
+    here.says("/promote 1", who=carol, chat=hers)
+    here.said("线上版本没有变", hers)
+    here.said("管理员回到了第", hers)
     acts = [row["act"] for row in here.rows("audit")]
     assert acts.count("owner.claim") == 1
     assert {"run.enqueue", "release.promote", "release.rollback"} <= set(acts)

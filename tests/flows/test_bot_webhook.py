@@ -1,7 +1,11 @@
-"""Telegram calls the bot: only with the secret, and told that an update is there only once it is stored."""
+"""Telegram calls the bot: only with the secret, and told that an update is there only once it is stored. A wrong token
+is told with its fix."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +13,7 @@ import httpx
 import pytest
 
 from storage.db import Database
-from tests.bot.running import SECRET, World, free_port, world
+from tests.bot.running import REPOSITORY, SECRET, World, free_port, world
 
 
 @pytest.fixture
@@ -38,3 +42,15 @@ def test_updates_come_by_webhook_with_the_secret_and_survive_a_kill(here: World)
     here.start()
     here.said("You said: 还在吗")
     assert here.stop() == 0
+
+
+def test_a_token_that_telegram_does_not_know_ends_the_bot_with_the_fix_and_without_the_token(here: World) -> None:
+    wrong = "123456789:a-token-that-nobody-gave-to-anyone"
+    told = here.folder / "bot.json"
+    told.write_text(json.dumps(here.settings | {"token": wrong}), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.bot.entry", str(told)], cwd=REPOSITORY, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert "copy the whole token that @BotFather gave" in ended.stderr
+    assert wrong not in ended.stderr + ended.stdout
