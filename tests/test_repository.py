@@ -1,0 +1,93 @@
+"""What the repository says of itself: README, `.env.example`, Compose and the constraints, held against the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from huigan.settings import Settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ROOMS = ("bot", "trainer", "storage", "schedules", "huigan")
+COMPOSE_ONLY = {"POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"}
+
+
+def variables() -> set[str]:
+    """Every environment variable that a setting reads."""
+    names = set()
+    for name, field in Settings.model_fields.items():
+        alias = field.validation_alias
+        names.add(str(alias.choices[0]) if alias is not None and hasattr(alias, "choices") else name.upper())
+    return names
+
+
+def test_readme_names_every_module_and_no_other() -> None:
+    tree = (REPOSITORY / "README.md").read_text(encoding="utf-8").split("## The house")[1].split("## ")[0]
+    folder, named = "", set()
+    for line in tree.splitlines():
+        if found := re.match(r"    (\S+)/(?: |$)", line):
+            folder = found[1]
+        elif found := re.match(r"        (\S+\.py)\s+\S", line):
+            named.add(f"{folder}/{found[1]}")
+    present = {
+        str(path.relative_to(REPOSITORY))
+        for room in ROOMS
+        for path in (REPOSITORY / room).rglob("*.py")
+        if path.name != "__init__.py" and "migrations" not in path.parts
+    }
+    assert named == present
+
+
+def test_the_example_environment_names_every_setting_and_no_other() -> None:
+    text = (REPOSITORY / ".env.example").read_text(encoding="utf-8")
+    assert set(re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)) - COMPOSE_ONLY == variables()
+
+
+def test_compose_passes_on_settings_that_exist() -> None:
+    text = (REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"\$\{([A-Z_]+)", text)) - variables() - COMPOSE_ONLY == set()
+    services = yaml.safe_load(text)["services"]
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_compose_can_read_its_file() -> None:
+    command = next((each for each in (["docker", "compose"], ["docker-compose"]) if _runs([*each, "version"])), None)
+    if command is None:
+        pytest.skip("no Docker Compose here")
+    environment = os.environ | {"POSTGRES_PASSWORD": "x", "TELEGRAM_BOT_TOKEN": "1:x"}
+    for profile in ("gpu", "cpu"):
+        given = [*command, "--profile", profile, "--file", str(REPOSITORY / "docker-compose.yml"), "config", "--quiet"]
+        checked = subprocess.run(given, env=environment, capture_output=True, text=True, check=False)
+        assert checked.returncode == 0, checked.stderr
+
+
+def test_everything_that_is_required_is_constrained() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    pinned = {}
+    for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            requirement = Requirement(line)
+            pinned[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
+    for each in map(Requirement, wanted):
+        assert pinned.get(canonicalize_name(each.name)) in each.specifier, each
+
+
+def _runs(command: list[str]) -> bool:
+    if shutil.which(command[0]) is None:
+        return False
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
