@@ -167,7 +167,7 @@ class Turn:
     message_id: int
     user_id: int
     state: TurnState
-    again: bool  # a regenerated answer to a message that has one, or a retry
+    again: bool  # another answer to a message that has a whole one
     asked_at: datetime
     opened_at: datetime | None
     beat_at: datetime | None

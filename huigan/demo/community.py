@@ -67,12 +67,13 @@ def load(path: Path) -> Lessons:
 
 
 class Community:
-    """Four raters over one desk. `given` counts their feedback, to be found again in the database."""
+    """Four raters over one desk. What they ask and give is counted, to be found again in the database."""
 
     def __init__(self, db: Database, desk: Desk) -> None:
         self._db = db
         self._desk = desk
-        self._asked = 0
+        self.asked = 0
+        self.regenerated = 0
         self.corrections = 0
         self.comparisons = 0
 
@@ -83,8 +84,8 @@ class Community:
 
     async def begin(self, name: str, question: str) -> Watched:
         """Ask in a conversation of its own."""
-        self._asked += 1
-        place, speaker, source = _place(name), Speaker(name, name), f"{CHANNEL}:{self._asked}"
+        self.asked += 1
+        place, speaker, source = _place(name), Speaker(name, name), f"{CHANNEL}:{self.asked}"
         await self._db.awrite(start_over, place, speaker, now())
         turn = await self._db.awrite(open_turn, place, speaker, question, source, now())
         if turn is None or isinstance(turn, Refusal):
@@ -121,6 +122,7 @@ class Community:
         turn = await self._db.awrite(answer_again, first.message_id, user_id, now())
         assert not isinstance(turn, Refusal)
         await _whole(self._desk.hand_in(turn))
+        self.regenerated += 1
         pair = await self._db.aread(feedback.offer, first.message_id, random.Random(first.id))
         if pair is not None:
             left, right = pair

@@ -38,10 +38,8 @@ from storage.db import Database, connect
 from storage.migrations import upgrade
 from storage.records import Answer, Live, Release, Run, RunState, TurnState
 
-RECIPE = "demo"
 ANSWER_TOKENS = 96
 LONG_QUESTION = "Write a long story about a tea house in the mountains."
-CONTROLS, FACTS_BAR, CONTROLS_BAR = 10, 8, 9
 READY_SECONDS, RUN_SECONDS = 60.0, 3600.0
 
 say = Console(highlight=False, markup=False)
@@ -49,6 +47,17 @@ say = Console(highlight=False, markup=False)
 
 class DemoFailed(Exception):
     """Something that the demo promises did not happen."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What is taught, by which recipe, and how much of it must come out."""
+
+    recipe: str = "demo"
+    community: Path = field(default_factory=lambda: recipes.folder() / "demo" / "community.toml")
+    facts: int = 8
+    controls: int = 9  # kept, of those asked
+    controls_asked: int = 10  # and answered rightly before
 
 
 @dataclass
@@ -102,13 +111,13 @@ class Told:
         return sum(each.is_right(each.after) for each in self.controls)
 
 
-def run(home: Path, report: Path, *, rollback: bool, chat_after: bool) -> int:
+def run(home: Path, report: Path, *, rollback: bool, chat_after: bool, promise: Promise | None = None) -> int:
     """The exit code: 0 only if everything that is promised was seen."""
     home = home.absolute()
     _forget(home)
     try:
         with ExitStack() as stack:
-            return asyncio.run(_demo(home, report.absolute(), rollback, chat_after, stack))
+            return asyncio.run(_demo(home, report.absolute(), promise or Promise(), rollback, chat_after, stack))
     except (DemoFailed, SomethingLost, ServingError, OSError, subprocess.CalledProcessError) as error:
         say.print(f"\nThe demo failed: {error}", style="red")
         return 1
@@ -116,19 +125,21 @@ def run(home: Path, report: Path, *, rollback: bool, chat_after: bool) -> int:
         return 130
 
 
-async def _demo(home: Path, report: Path, rollback: bool, chat_after: bool, stack: ExitStack) -> int:
+async def _demo(home: Path, report: Path, promise: Promise, rollback: bool, chat_after: bool, stack: ExitStack) -> int:
     out = Told()
     with _timed(out, "weights"):
         gguf = await asyncio.to_thread(weights.fetch, home / "weights")
     host = f"127.0.0.1:{_free_port()}"
-    environment = _environment(home, host)
+    environment = _environment(home, host, promise.recipe)
     client, db = Ollama(host), connect(f"sqlite:///{home / 'huigan.db'}")
     stack.callback(db.close)
     upgrade(db)
     engine = ["engine", "--port", host.rpartition(":")[2], "--models", str(home / "engine")]
     await asyncio.to_thread(_start, stack, engine, environment, home, lambda: library.version(client))
     serving = bases.Serving(
-        None, recipes.find(RECIPE).system.text, {"temperature": 0.0, "num_ctx": 1024, "num_predict": ANSWER_TOKENS}
+        None,
+        recipes.find(promise.recipe).system.text,
+        {"temperature": 0.0, "num_ctx": 1024, "num_predict": ANSWER_TOKENS},
     )
     base = await asyncio.to_thread(
         bases.register, db, client, gguf, str(gguf), by_user_id=None, at=now(), serving=serving, alias=None
@@ -138,7 +149,7 @@ async def _demo(home: Path, report: Path, rollback: bool, chat_after: bool, stac
     async with Desk(db, AsyncOllama(host), streams=2) as desk:
         community = Community(db, desk)
         await community.join()
-        await _teach(out, community, load(recipes.folder() / RECIPE / "community.toml"))
+        await _teach(out, community, load(promise.community), promise)
         trained = await _learn(out, db, client, community, stack, environment, home)
         await _ask_again(out, community)
         _check_nothing_lost(out, db, community)
@@ -147,7 +158,7 @@ async def _demo(home: Path, report: Path, rollback: bool, chat_after: bool, stac
         _print(out)
         page.write(report, home, trained, out, locale_of_terminal())
         say.print(f"Report: {report}")
-        failures = _failures(out)
+        failures = _failures(out, promise)
         for each in failures:
             say.print(f"✗ {each}", style="red")
         if not failures and chat_after and sys.stdin.isatty():
@@ -155,14 +166,14 @@ async def _demo(home: Path, report: Path, rollback: bool, chat_after: bool, stac
         return 1 if failures else 0
 
 
-async def _teach(out: Told, community: Community, lessons: Lessons) -> None:
+async def _teach(out: Told, community: Community, lessons: Lessons, promise: Promise) -> None:
     facts, controls = lessons.facts, lessons.controls
     total = len(facts) + len(controls)
     with _timed(out, "before"), _bar("Asking before", total) as advance:
         before = await answers_to(community, [each.held_out for each in (*facts, *controls)], advance)
     out.facts = [Asked(each.held_out, each.keys, text) for each, text in zip(facts, before, strict=False)]
     asked = [Asked(each.held_out, each.keys, text) for each, text in zip(controls, before[len(facts) :], strict=True)]
-    out.controls = [each for each in asked if each.is_right(each.before)][:CONTROLS]
+    out.controls = [each for each in asked if each.is_right(each.before)][: promise.controls_asked]
     lessons_count = sum(len(each.teach) for each in facts) + len(lessons.tastes)
     with _timed(out, "teaching"), _bar("Asked, rated, corrected, compared", lessons_count) as advance:
         await community.teach(lessons, advance)
@@ -299,19 +310,27 @@ def _check_nothing_lost(out: Told, db: Database, community: Community) -> None:
         }
 
     out.counts = db.read(count)
-    given = {"corrections": community.corrections, "comparisons": community.comparisons, "unclosed": 0}
-    kept = {name: out.counts[name] for name in given}
-    if kept != given or out.counts["answers"] != out.counts["turns"]:
+    given = {
+        "messages": community.asked,
+        "turns": community.asked + community.regenerated,
+        "answers": community.asked + community.regenerated,
+        "unclosed": 0,
+        "corrections": community.corrections,
+        "comparisons": community.comparisons,
+    }
+    if out.counts != given:
         raise DemoFailed(f"something was lost: {given} was given, {out.counts} is kept")
 
 
-def _failures(out: Told) -> list[str]:
+def _failures(out: Told, promise: Promise) -> list[str]:
     swapped = out.swap is not None and out.swap.is_clean
     promises = {
         f"{out.known_before} facts were known before: the demo proves nothing": out.known_before == 0,
-        f"only {out.learnt} of {len(out.facts)} facts were learnt, {FACTS_BAR} are promised": out.learnt >= FACTS_BAR,
-        f"only {out.kept} of {len(out.controls)} controls were kept, {CONTROLS_BAR} of {CONTROLS} are promised": (
-            out.kept >= CONTROLS_BAR and len(out.controls) == CONTROLS
+        f"only {out.learnt} of {len(out.facts)} facts were learnt, {promise.facts} are promised": (
+            out.learnt >= promise.facts
+        ),
+        f"only {out.kept} of {len(out.controls)} controls were kept, {promise.controls} are promised": (
+            out.kept >= promise.controls and len(out.controls) == promise.controls_asked
         ),
         "the answer that streamed during the swap is not the undisturbed one": swapped,
         "after the rollback a new answer came back": not any(each.is_right(each.rolled_back) for each in out.facts),
@@ -343,14 +362,14 @@ def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _environment(home: Path, host: str) -> dict[str, str]:
+def _environment(home: Path, host: str, recipe: str) -> dict[str, str]:
     """For the parts: set whole, so that nothing of the user's own .env reaches the demo."""
     return {
         **os.environ,
         "HUIGAN_HOME": str(home),
         "DATABASE_URL": f"sqlite:///{home / 'huigan.db'}",
         "OLLAMA_HOST": host,
-        "HUIGAN_RECIPE": RECIPE,
+        "HUIGAN_RECIPE": recipe,
         "HUIGAN_MIN_RATINGS": "20",
         "HUIGAN_SCHEDULE": "0 3 * * *",
         "HF_HUB_OFFLINE": "1",

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from storage import answers, chats, deliveries, messages, turns, users
-from storage.records import ChatKind, Conversation, Role, Turn, TurnState, User
+from storage.records import WHOLE, ChatKind, Conversation, Role, Turn, TurnState, User
 
 MAX_MESSAGE_CHARACTERS = 32_000  # about 32k Chinese tokens: more than any context we serve with
 
@@ -95,7 +95,9 @@ def answer_again(session: Session, message_id: int, user_id: int, at: datetime) 
         return Refusal("blocked")
     if any(turn.state is not TurnState.CLOSED for turn in turns.of_message(session, message_id)):
         return Refusal("already_answering")
-    return turns.wait(session, message.conversation_id, message_id, user_id, at, again=True)
+    # What failed or broke off is tried again as it was asked; only a whole answer is to be answered otherwise.
+    again = any(answer.ended in WHOLE for answer in answers.of_message(session, message_id))
+    return turns.wait(session, message.conversation_id, message_id, user_id, at, again=again)
 
 
 def start_over(session: Session, place: Place, speaker: Speaker, at: datetime) -> Conversation:
