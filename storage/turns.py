@@ -50,6 +50,17 @@ def open_next(session: Session, turn_id: int, worker: str, at: datetime) -> Turn
     )
 
 
+def put_back(session: Session, turn_id: int, worker: str) -> bool:
+    """Let an open turn wait again, of which nothing was shown. False if it is no longer this worker's."""
+    changed = session.execute(
+        sql_update(turn)
+        .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, turn.c.worker == worker, turn.c.text == "")
+        .values(state=TurnState.WAITING, worker=None, opened_at=None, beat_at=None)
+        .returning(turn.c.id)
+    )
+    return changed.first() is not None
+
+
 def checkpoint(session: Session, turn_id: int, worker: str, text: str, tag: str | None, at: datetime) -> bool:
     """Keep what was shown so far, and beat. False if the turn is no longer this worker's."""
     changed = session.execute(

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -83,8 +83,8 @@ def now() -> datetime:
 
 
 async def answer(db: Database, client: AsyncOllama, turn: Turn, worker: str, stop: asyncio.Event, show: Show) -> View:
-    """Answer an open turn of this worker's and close it. Never raises but CancelledError, and that only after what
-    was shown is recorded. Returns the last View, which `show` has seen too."""
+    """Answer an open turn of this worker's and close it. Raises CancelledError, only after what was shown is recorded,
+    and what the database raises where that cannot be recorded. Returns the last View, which `show` has seen too."""
     draft = _Draft(turn)
     show(View(Phase.LOADING))
     streaming = asyncio.create_task(_stream(db, client, draft, worker, show))
@@ -119,7 +119,7 @@ async def _settle(task: asyncio.Task[Any]) -> None:
 
 def _how_it_ended(draft: _Draft, error: ServingError | None) -> Ended:
     if error is not None:
-        return Ended.BROKEN if draft.text else Ended.FAILED
+        return Ended.BROKEN if draft.text.strip() else Ended.FAILED
     if not draft.text.strip():
         return Ended.FAILED
     assert draft.metrics is not None
@@ -134,6 +134,10 @@ async def _stream(db: Database, client: AsyncOllama, draft: _Draft, worker: str,
     except ServingError as error:
         logger.warning("turn %d ended early: %s", draft.turn.id, error.code)
         return error
+    except Exception:
+        # The edge of one answer: left open, its turn would hold up the conversation.
+        logger.exception("turn %d failed", draft.turn.id)
+        return Unforeseen()
     finally:
         ticking.cancel()
     return None
@@ -169,10 +173,17 @@ class NoRelease(ServingError):
     code = "no_release"
 
 
+class Unforeseen(ServingError):
+    """Nobody thought of this: the log has it."""
+
+    code = "internal"
+
+
 def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | None, scale: float) -> None:
     parameters = live.artefact.parameters
     context_tokens = int(parameters.get("num_ctx", DEFAULT_CONTEXT_TOKENS))
-    answer_tokens = int(parameters.get("num_predict", DEFAULT_ANSWER_TOKENS))
+    limit = int(parameters.get("num_predict", DEFAULT_ANSWER_TOKENS))
+    answer_tokens = limit if limit > 0 else DEFAULT_ANSWER_TOKENS  # Ollama takes -1 and 0 for: no limit
     # At least half of the context is the conversation's: a long limit on answers must not erase the history.
     budget_tokens = context_tokens - min(answer_tokens, context_tokens // 2)
     system = live.artefact.system if chat_system is None else chat_system
@@ -204,7 +215,13 @@ async def _checkpoint(db: Database, draft: _Draft, worker: str) -> None:
     while True:
         await asyncio.sleep(CHECKPOINT_SECONDS)
         tag = draft.live.release.tag if draft.live else None
-        if not await db.awrite(turns.checkpoint, draft.turn.id, worker, draft.text, tag, now()):
+        try:
+            is_ours = await db.awrite(turns.checkpoint, draft.turn.id, worker, draft.text, tag, now())
+        except Exception:
+            # Without beats the turn would be taken for abandoned: the database may be back at the next.
+            logger.exception("turn %d could not be checkpointed", draft.turn.id)
+            continue
+        if not is_ours:
             logger.warning("turn %d is no longer this worker's", draft.turn.id)
             return
 
@@ -221,7 +238,7 @@ def _record(session: Session, draft: _Draft, ended: Ended, error: str | None, at
     closed = turns.close(session, draft.turn.id, ended, at, text=draft.text, error=error)
     if error in {"not_running", "unknown_tag", "out_of_memory", "no_release"}:
         outbox.put(session, "serving_trouble", {"error": error}, at, key=f"serving:{error}:{at:%Y-%m-%dT%H}")
-    if closed is None or not draft.text or draft.live is None or draft.prompt is None:
+    if closed is None or not draft.text.strip() or draft.live is None or draft.prompt is None:
         return None
     live, metrics = draft.live, draft.metrics
     return answers.add(
@@ -246,9 +263,13 @@ def template_digest(live: Live) -> str:
     return hashlib.sha256(live.artefact.template.encode()).hexdigest()
 
 
-def close_abandoned(session: Session, beaten_before: datetime, at: datetime) -> list[tuple[Turn, Answer | None]]:
-    """What became of turns whose process was killed: what was shown is kept as an answer, marked as interrupted."""
-    return [(turn, _rescue(session, turn, at)) for turn in turns.abandoned(session, beaten_before)]
+def close_abandoned(
+    session: Session, beaten_before: datetime, at: datetime, but: Collection[int] = ()
+) -> list[tuple[Turn, Answer | None]]:
+    """What became of turns whose process was killed: what was shown is kept as an answer, marked as interrupted.
+    `but` are turns known to live."""
+    lost = [turn for turn in turns.abandoned(session, beaten_before) if turn.id not in but]
+    return [(turn, _rescue(session, turn, at)) for turn in lost]
 
 
 def _rescue(session: Session, turn: Turn, at: datetime) -> Answer | None:

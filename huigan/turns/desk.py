@@ -51,6 +51,11 @@ class Watched:
     def stop(self) -> None:
         self.stopped.set()
 
+    def cut_off(self) -> None:
+        """Its process ends: nothing more is shown, where it has not closed by itself."""
+        if self.view.phase is not Phase.CLOSED:
+            self.show(View(Phase.CLOSED, text=self.view.text, ended=Ended.INTERRUPTED, error="interrupted"))
+
     async def watch(self) -> AsyncIterator[View]:
         """The newest view, whenever there is a newer one than the last: a slow watcher skips, and never misses the
         closing one, which ends it."""
@@ -80,7 +85,8 @@ class Desk:
         self._client = client
         self._queue = Queue(streams, waiting)
         self._watched: dict[int, Watched] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Watched] = {}
+        self._closing = False
 
     async def __aenter__(self) -> Desk:
         return self
@@ -91,14 +97,24 @@ class Desk:
         await self.close()
 
     def hand_in(self, turn: Turn) -> Watched:
-        """Queue a waiting turn. Handed in twice, it is answered once."""
+        """Queue a waiting turn. Handed in twice, it is answered once; to a desk that closes, at the next start."""
         if turn.id in self._watched:
             return self._watched[turn.id]
-        watched = self._watched[turn.id] = Watched(turn)
+        watched = Watched(turn)
+        if self._closing:
+            watched.cut_off()
+            return watched
+        self._watched[turn.id] = watched
         task = asyncio.create_task(self._run(watched), name=f"turn {turn.id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = watched
+        task.add_done_callback(self._left)
         return watched
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs none of its code, and its watchers wait all the same."""
+        watched = self._tasks.pop(task)
+        self._watched.pop(watched.turn.id, None)
+        watched.cut_off()
 
     def find(self, turn_id: int) -> Watched | None:
         """A turn that is queued or streaming here."""
@@ -111,25 +127,29 @@ class Desk:
         """What a killed process left: the turns it had open, closed now and marked as interrupted, and those that
         still wait to be answered, for the channel to hand in. Call at the start and every few seconds."""
         at = now()
-        interrupted = await self._db.awrite(close_abandoned, at - timedelta(seconds=LOST_SECONDS), at)
+        # After a suspension this process' own turns look abandoned too.
+        here = frozenset(self._watched)
+        interrupted = await self._db.awrite(close_abandoned, at - timedelta(seconds=LOST_SECONDS), at, here)
         waiting = [turn for turn in await self._db.aread(turns.unclosed) if turn.state is TurnState.WAITING]
         return interrupted, [turn for turn in waiting if turn.id not in self._watched]
 
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Let streams finish for so long, then record what they have shown; what waits is left for the next start."""
+        self._closing = True
+        waiting = {task for task, watched in self._tasks.items() if watched.view.phase is Phase.QUEUED}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         streaming = {task for task in self._tasks if not task.done()}
         if streaming and grace_seconds:
             await asyncio.wait(streaming, timeout=grace_seconds)
-        for task in self._tasks:
+        for task in streaming:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*streaming, return_exceptions=True)
 
     async def _run(self, watched: Watched) -> None:
         try:
             watched.show(await self._answered(watched))
-        except asyncio.CancelledError:
-            watched.show(View(Phase.CLOSED, text=watched.view.text, ended=Ended.INTERRUPTED, error="interrupted"))
-            raise
         except Exception:
             # The edge of one turn: what is unforeseen (a database that is gone, a bug) ends this turn and no other.
             logger.exception("turn %d failed", watched.turn.id)
@@ -160,7 +180,7 @@ class Desk:
             await _first_of(ticket.granted, watched.stopped)
             if watched.stopped.is_set():
                 return None
-            opened = await self._db.awrite(turns.open_next, turn.id, self.worker, now())
+            opened = await self._open_next(turn)
             if opened is not None:
                 return opened
             if (await self._db.aread(turns.get, turn.id)).state is not TurnState.WAITING:
@@ -168,6 +188,16 @@ class Desk:
             self._queue.step_aside(ticket)
             await asyncio.sleep(OLDER_TURN_SECONDS)
             self._queue.step_back(ticket)
+
+    async def _open_next(self, turn: Turn) -> Turn | None:
+        opening = asyncio.ensure_future(self._db.awrite(turns.open_next, turn.id, self.worker, now()))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # A write that has begun commits: the turn would be open, and nobody's.
+            if await opening is not None:
+                await self._db.awrite(turns.put_back, turn.id, self.worker)
+            raise
 
     async def _give_up(self, turn: Turn, ended: Ended, error: str | None) -> View:
         await self._db.awrite(turns.withdraw, turn.id, ended, now(), error=error)

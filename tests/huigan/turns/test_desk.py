@@ -174,6 +174,8 @@ async def test_a_stream_that_breaks_keeps_what_was_shown_and_can_be_tried_again(
     assert not isinstance(again, Refusal)
     whole = await desk.hand_in(again).closed()
     assert (whole.ended, whole.text) == (Ended.COMPLETE, "one two three")
+    assert whole.answer is not None
+    assert "temperature" not in whole.answer.seen.options
 
 
 async def test_another_answer_is_sampled_even_from_a_greedy_release(sqlite_db: Database, fake: FakeOllama) -> None:
@@ -324,3 +326,136 @@ async def test_a_message_said_twice_is_one_message(sqlite_db: Database, desk: De
 
     place = Place("terminal", "ann", ChatKind.PRIVATE)
     assert sqlite_db.write(open_turn, place, Speaker("ann"), "hi", "telegram:1:1", AT) is None
+
+
+async def test_a_turn_that_fails_for_a_reason_nobody_foresaw_is_closed_and_the_next_is_answered(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    deploy(sqlite_db, "odd:v1", num_ctx="many")
+    failed = await desk.hand_in(says(sqlite_db, "a")).closed()
+    assert (failed.ended, failed.error) == (Ended.FAILED, "internal")
+    fake.add("better:v2")
+    deploy(sqlite_db, "better:v2")
+    assert (await asyncio.wait_for(desk.hand_in(says(sqlite_db, "b")).closed(), 5)).ended is Ended.COMPLETE
+
+
+@pytest.mark.parametrize("limit", [-1, 0])
+async def test_a_release_without_a_limit_on_answers_gets_one(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, limit: int
+) -> None:
+    """-1 is Ollama's own way to say: for ever."""
+    fake.add("endless:v1")
+    deploy(sqlite_db, "endless:v1", num_predict=limit)
+    assert (await desk.hand_in(says(sqlite_db, "a")).closed()).ended is Ended.COMPLETE
+    options = (fake.last("/api/chat").json or {})["options"]
+    assert options["num_predict"] == answering.DEFAULT_ANSWER_TOKENS
+
+
+async def test_an_answer_of_white_space_is_no_answer(sqlite_db: Database, desk: Desk, fake: FakeOllama) -> None:
+    fake.reply("\n \n")
+    turn = says(sqlite_db, "a")
+    closed = await desk.hand_in(turn).closed()
+    assert (closed.ended, closed.error, closed.answer) == (Ended.FAILED, "empty_answer", None)
+    assert sqlite_db.read(answers.of_message, turn.message_id) == []
+
+
+async def test_a_turn_that_streams_here_is_never_taken_for_abandoned(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    """After a suspension this process looks dead to its own recovery."""
+    fake.reply("one two", stalls_after=1)
+    watched = desk.hand_in(says(sqlite_db, "a"))
+    await waits_for(fake, 1)
+    long_ago = datetime.now(UTC) - timedelta(minutes=5)
+    sqlite_db.write(turns.checkpoint, watched.turn.id, desk.worker, "one", "base:v1", long_ago)
+    assert await desk.recover() == ([], [])
+    fake.resume()
+    closed = await watched.closed()
+    assert (closed.ended, closed.answer.text if closed.answer else "") == (Ended.COMPLETE, "one two")
+
+
+class Flaky(Database):
+    """Away for the first checkpoint, as a database is while somebody else holds it for too long."""
+
+    failed = 0
+
+    async def awrite(self, fn, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+        if fn is turns.checkpoint and not self.failed:
+            self.failed += 1
+            raise OSError("the database is away")
+        return await super().awrite(fn, *args, **kwargs)
+
+
+async def test_a_checkpoint_that_fails_is_tried_again(
+    sqlite_db: Database, fake: FakeOllama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "CHECKPOINT_SECONDS", 0.02)
+    deploy(sqlite_db, "base:v1")
+    fake.reply("one two", stalls_after=1)
+    flaky = Flaky(sqlite_db.engine)
+    async with Desk(flaky, AsyncOllama(fake.host)) as desk:
+        watched = desk.hand_in(says(sqlite_db, "a"))
+        async with asyncio.timeout(10):
+            while sqlite_db.read(turns.get, watched.turn.id).text != "one":
+                await asyncio.sleep(0.02)
+        fake.resume()
+        await watched.closed()
+    assert flaky.failed == 1
+
+
+async def test_a_turn_that_had_no_time_to_begin_before_the_end_is_told_so_and_left_for_the_next_start(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    deploy(sqlite_db, "base:v1")
+    desk = Desk(sqlite_db, AsyncOllama(fake.host))
+    before = desk.hand_in(says(sqlite_db, "a"))
+    await desk.close()
+    after = desk.hand_in(says(sqlite_db, "b"))
+    for watched in (before, after):
+        closed = await asyncio.wait_for(watched.closed(), 5)
+        assert (closed.ended, closed.error) == (Ended.INTERRUPTED, "interrupted")
+        assert sqlite_db.read(turns.get, watched.turn.id).state is TurnState.WAITING
+    assert (desk.find(before.turn.id), fake.of("/api/chat")) == (None, [])
+
+
+async def test_the_grace_at_the_end_is_for_what_streams_and_starts_nothing_new(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    deploy(sqlite_db, "base:v1")
+    fake.reply("one two", stalls_after=1)
+    desk = Desk(sqlite_db, AsyncOllama(fake.host), streams=1)
+    streaming, waiting = desk.hand_in(says(sqlite_db, "a", "ann")), desk.hand_in(says(sqlite_db, "b", "bo"))
+    await waits_for(fake, 1)
+    closing = asyncio.create_task(desk.close(grace_seconds=10))
+    await asyncio.sleep(0.05)
+    fake.resume()
+    await closing
+    assert (await streaming.closed()).ended is Ended.COMPLETE
+    assert (await waiting.closed()).ended is Ended.INTERRUPTED
+    assert sqlite_db.read(turns.get, waiting.turn.id).state is TurnState.WAITING
+    assert len(fake.of("/api/chat")) == 1
+
+
+class Slow(Database):
+    """Commits an opening, and takes its time to say so."""
+
+    opened = False
+
+    async def awrite(self, fn, *args, **kwargs):  # type: ignore[no-untyped-def, override]
+        result = await super().awrite(fn, *args, **kwargs)
+        if fn is turns.open_next:
+            self.opened = True
+            await asyncio.sleep(0.2)
+        return result
+
+
+async def test_a_turn_that_is_being_opened_at_the_end_waits_again(sqlite_db: Database, fake: FakeOllama) -> None:
+    deploy(sqlite_db, "base:v1")
+    slow = Slow(sqlite_db.engine)
+    desk = Desk(slow, AsyncOllama(fake.host))
+    watched = desk.hand_in(says(sqlite_db, "a"))
+    while not slow.opened:
+        await asyncio.sleep(0.01)
+    await desk.close()
+    kept = sqlite_db.read(turns.get, watched.turn.id)
+    assert (kept.state, kept.worker) == (TurnState.WAITING, None)
