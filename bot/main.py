@@ -1,4 +1,4 @@
-"""Runs the bot, by polling or by webhook, until SIGTERM or Ctrl-C. Reads no environment: see `bot.__main__`."""
+"""Runs the bot, by polling or by webhook, until SIGTERM or Ctrl-C. Reads no environment: `huigan bot` does."""
 
 from __future__ import annotations
 

@@ -6,7 +6,10 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 refused, nothing was 
 from __future__ import annotations
 
 import asyncio
+import functools
+import importlib.util
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -31,6 +34,7 @@ from storage import runs as run_rows
 from storage.db import BadDatabaseUrl, Database, connect
 from storage.migrations import is_current, upgrade
 from storage.recipe import BadRecipe, Recipe
+from storage.records import Run
 
 T = TypeVar("T")
 
@@ -216,19 +220,25 @@ def bot() -> None:
 @app.command()
 def schedules() -> None:
     """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
-    from schedules.loop import Plan, main
+    from schedules.loop import Plan, forget_updates, main
 
     log_to_stderr()
     with opened() as (chosen, db):
-        plan = Plan(recipe_for(chosen, db, ""), chosen.schedule, chosen.min_ratings)
-        main(db, plan)
+        plan = Plan(lambda: recipe_for(chosen, db, ""), chosen.schedule, chosen.min_ratings)
+        plan.recipe()  # a wrong one is named before anything starts
+        main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
 
 
 @app.command()
 def trainer() -> None:
     """Claim queued runs and train them, each in a child process. Needs `pip install huigan[train]`."""
     from trainer import supervisor
-    from trainer.__main__ import command
+
+    if importlib.util.find_spec("trl") is None:
+        give_up("The trainer is not installed (trl is missing): pip install 'huigan[train]'", USAGE)
+
+    def command(run: Run) -> list[str]:
+        return [sys.executable, "-m", "huigan", "train", str(run.id), "--attempt", str(run.attempt)]
 
     log_to_stderr()
     with opened() as (chosen, db):

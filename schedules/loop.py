@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from huigan.operate import feedback, workers
 from huigan.operate import runs as operate
 from schedules import cron, policy
-from storage import deployments, runs, settings
+from storage import deployments, runs, settings, updates
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import RunState
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30
 LOST_AFTER = timedelta(seconds=60)
+KEEP_UPDATES = timedelta(days=7)  # Telegram itself keeps them for one
 CRON_KEY, MIN_RATINGS_KEY, DECISION_KEY = "schedule", "min_ratings", "schedule_decision"
 
 T = TypeVar("T")
@@ -38,9 +39,10 @@ Chore = Callable[[datetime], object]
 
 @dataclass(frozen=True)
 class Plan:
-    """What the environment says; an admin's settings `schedule` and `min_ratings` beat it."""
+    """What the environment says; an admin's settings `schedule` and `min_ratings` beat it. The recipe is read anew at
+    each look, so that an admin's choice counts from the next one on."""
 
-    recipe: Recipe
+    recipe: Callable[[], Recipe]
     cron: str = ""  # empty: none
     min_new_ratings: int | None = None
     zone: tzinfo | None = None  # None: the machine's own, for an admin who writes 3 o'clock means the wall's
@@ -48,7 +50,7 @@ class Plan:
 
 def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
     live = deployments.live(session)
-    newest = runs.newest(session, 1, lane=lane)
+    newest = runs.newest(session, 1, lane=lane, dataset_only=False)  # one that only wrote a data set taught nothing
     last_queued_at = newest[0].queued_at if newest else None
     counted = feedback.count(session)
     return policy.Facts(
@@ -69,16 +71,17 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
 
 def consider(db: Database, plan: Plan, at: datetime) -> policy.Decision:
     """Decide, queue the run if it is due, and leave the decision where /status finds it."""
+    recipe = plan.recipe()
     expression = _setting(db, CRON_KEY, plan.cron)
     min_new = _setting(db, MIN_RATINGS_KEY, plan.min_new_ratings)
-    bars = policy.Bars(min_new, plan.recipe.data.min_ratings, plan.recipe.data.min_raters)
-    known = db.read(facts, plan.recipe.lane, at)
+    bars = policy.Bars(min_new, recipe.data.min_ratings, recipe.data.min_raters)
+    known = db.read(facts, recipe.lane, at)
     try:
         decision = policy.decide(known, bars, cron.firings(expression, plan.zone) if expression else None)
     except cron.BadCron as error:
         decision = policy.Decision(False, None, (policy.Reason("bad_schedule", {"problem": str(error)}),), None)
     if decision.enqueue and decision.why:
-        operate.enqueue(db, plan.recipe, why=decision.why, by_user_id=None, at=at)
+        operate.enqueue(db, recipe, why=decision.why, by_user_id=None, at=at)
     db.write(_keep, decision, at)
     return decision
 
@@ -87,6 +90,12 @@ def reap(db: Database, at: datetime) -> None:
     """Also while no trainer lives: whoever waits for a run should hear that it lost its worker."""
     for moved in db.write(operate.reap, at - LOST_AFTER, at):
         log.warning("run %d lost its worker and is %s", moved.id, moved.state)
+
+
+def forget_updates(db: Database, at: datetime) -> None:
+    """Telegram's updates are kept to be handled once, and a while longer to know a repeated one."""
+    gone = db.write(updates.prune, at - KEEP_UPDATES)
+    log.info("%d handled updates are forgotten", gone)
 
 
 def main(

@@ -182,12 +182,19 @@ def get(session: Session, run_id: int) -> Run:
 
 
 def newest(
-    session: Session, limit: int = 20, *, states: frozenset[RunState] | None = None, lane: str | None = None
+    session: Session,
+    limit: int = 20,
+    *,
+    states: frozenset[RunState] | None = None,
+    lane: str | None = None,
+    dataset_only: bool | None = None,
 ) -> list[Run]:
     """Newest first."""
     query = select(run).order_by(run.c.id.desc()).limit(limit)
     if lane is not None:
         query = query.where(run.c.lane == lane)
+    if dataset_only is not None:
+        query = query.where(run.c.dataset_only.is_(dataset_only))
     return every(session, Run, query if states is None else query.where(run.c.state.in_(sorted(states))))
 
 

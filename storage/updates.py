@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -34,3 +34,9 @@ def mark_handled(session: Session, update_id: int, at: datetime) -> bool:
 def unhandled(session: Session) -> list[Update]:
     """Oldest first: what a kill left undone."""
     return every(session, Update, select(update).where(update.c.handled_at.is_(None)).order_by(update.c.update_id))
+
+
+def prune(session: Session, handled_before: datetime) -> int:
+    """Forget what was handled before then. Returns how many."""
+    gone = session.execute(delete(update).where(update.c.handled_at < handled_before).returning(update.c.update_id))
+    return len(gone.all())

@@ -1,4 +1,4 @@
-"""The bot as a process of its own, pointed at the fakes by one JSON argument: what `python -m bot` does by settings."""
+"""The bot as a process of its own, pointed at the fakes by one JSON argument: what `huigan bot` does by settings."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from huigan.operate import workers
 from schedules import loop
 from schedules.cron import BadCron
-from storage import artefacts, chats, deployments, messages, releases, runs, settings, turns, users
+from storage import artefacts, chats, deployments, messages, releases, runs, settings, turns, updates, users
 from storage.db import Database
 from storage.recipe import Data, Recipe
 from storage.records import ChatKind, Ended, RunState, Thumb
@@ -57,7 +57,7 @@ def codes(db: Database) -> list[str]:
 
 
 def test_what_is_due_is_queued_once_and_then_says_what_it_waits_for(db: Database) -> None:
-    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=UTC)
     assert not loop.consider(db, plan, AT).enqueue
     assert codes(db) == ["no_base", "nothing_new", "too_few_ratings", "too_few_raters", "too_few_new"]
     db.write(add_base, AT)
@@ -71,7 +71,7 @@ def test_what_is_due_is_queued_once_and_then_says_what_it_waits_for(db: Database
 
 
 def test_ratings_are_counted_from_the_last_run_even_if_it_failed(db: Database) -> None:
-    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=UTC)
     db.write(add_base, AT)
     db.write(rate, 4, AT)
     db.write(workers.mark_seen, "gpu", AT)
@@ -86,7 +86,7 @@ def test_ratings_are_counted_from_the_last_run_even_if_it_failed(db: Database) -
 
 
 def test_a_firing_missed_while_nothing_ran_is_made_up_for(db: Database) -> None:
-    plan = loop.Plan(RECIPE, cron="0 3 * * *", zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC)
     db.write(add_base, AT - timedelta(days=3))
     db.write(rate, 4, AT)
     assert loop.consider(db, plan, AT).why == "schedule"
@@ -94,7 +94,7 @@ def test_a_firing_missed_while_nothing_ran_is_made_up_for(db: Database) -> None:
 
 
 def test_an_admins_setting_beats_the_environment(db: Database) -> None:
-    plan = loop.Plan(RECIPE, min_new_ratings=1000, zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=1000, zone=UTC)
     db.write(add_base, AT)
     db.write(rate, 4, AT)
     assert not loop.consider(db, plan, AT).enqueue
@@ -107,7 +107,7 @@ def test_an_admins_setting_beats_the_environment(db: Database) -> None:
 
 
 def test_two_loops_beside_each_other_queue_one_run(db: Database) -> None:
-    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=UTC)
     db.write(add_base, AT)
     db.write(rate, 4, AT)
     threads = [threading.Thread(target=loop.consider, args=(db, plan, AT)) for _ in range(4)]
@@ -119,7 +119,7 @@ def test_two_loops_beside_each_other_queue_one_run(db: Database) -> None:
 
 
 def test_a_decision_is_kept_only_where_it_changed(sqlite_db: Database) -> None:
-    plan = loop.Plan(RECIPE, zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, zone=UTC)
     loop.consider(sqlite_db, plan, AT)
     loop.consider(sqlite_db, plan, AT + timedelta(minutes=1))
     kept = sqlite_db.read(settings.get, loop.DECISION_KEY)
@@ -139,7 +139,7 @@ def test_the_loop_looks_reaps_and_prunes_and_a_failing_chore_stops_nothing(sqlit
         pruned.set()
         raise RuntimeError("nothing to prune")
 
-    plan = loop.Plan(RECIPE, min_new_ratings=4, zone=UTC)
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=UTC)
     how = {"chores": {"prune": prune}, "stop": stop, "look_seconds": 0.2, "now": lambda: AT + timedelta(minutes=5)}
     thread = threading.Thread(target=loop.main, args=(sqlite_db, plan), kwargs=how)
     thread.start()
@@ -156,7 +156,7 @@ def test_the_loop_looks_reaps_and_prunes_and_a_failing_chore_stops_nothing(sqlit
 
 def test_a_bad_cron_is_named_before_anything_starts(sqlite_db: Database) -> None:
     with pytest.raises(BadCron, match="61"):
-        loop.main(sqlite_db, loop.Plan(RECIPE, cron="61 * * * *"), stop=threading.Event())
+        loop.main(sqlite_db, loop.Plan(lambda: RECIPE, cron="61 * * * *"), stop=threading.Event())
 
 
 def test_as_a_process_it_ends_clean_on_sigterm(sqlite_db: Database, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_as_a_process_it_ends_clean_on_sigterm(sqlite_db: Database, tmp_path: Pa
         "DATABASE_URL": f"sqlite:///{tmp_path / 'huigan.db'}",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
-    command = [sys.executable, "-m", "schedules"]
+    command = [sys.executable, "-m", "huigan", "schedules"]
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         until = time.monotonic() + 30
         while sqlite_db.read(settings.get, loop.DECISION_KEY) is None:
@@ -179,3 +179,22 @@ def test_as_a_process_it_ends_clean_on_sigterm(sqlite_db: Database, tmp_path: Pa
         _, stderr = process.communicate(timeout=20)
     assert (process.returncode, b"Traceback" in stderr) == (0, False)
     assert codes(sqlite_db)[0] == "no_base"
+
+
+def test_a_run_that_only_wrote_a_data_set_neither_uses_up_ratings_nor_a_firing(sqlite_db: Database) -> None:
+    before = sqlite_db.read(loop.facts, "default", AT)
+    written = sqlite_db.write(runs.enqueue, "default", {}, "command", AT, dataset_only=True)
+    assert written is not None
+    sqlite_db.write(runs.ask_cancel, written.id, AT)
+    assert sqlite_db.read(loop.facts, "default", AT) == before
+
+
+def test_handled_updates_are_forgotten_after_a_week_and_others_never(sqlite_db: Database) -> None:
+    for number in (1, 2, 3):
+        sqlite_db.write(updates.store, number, {"update_id": number}, AT)
+    sqlite_db.write(updates.mark_handled, 1, AT)
+    sqlite_db.write(updates.mark_handled, 2, AT + timedelta(days=6))
+    loop.forget_updates(sqlite_db, AT + timedelta(days=8))
+    assert [each.update_id for each in sqlite_db.read(updates.unhandled)] == [3]
+    assert sqlite_db.write(updates.store, 1, {}, AT)
+    assert not sqlite_db.write(updates.store, 2, {}, AT)
