@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -216,7 +216,7 @@ async def _followed(db: Database, until: Callable[[Run], bool]) -> Run:
     deadline = time.monotonic() + RUN_SECONDS
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=say) as progress:
-        bars: dict[tuple[str, str], int] = {}
+        bars: dict[tuple[str, str], TaskID] = {}
         while time.monotonic() < deadline:
             newest = await db.aread(runs.newest, 1)
             if newest:
@@ -227,15 +227,17 @@ async def _followed(db: Database, until: Callable[[Run], bool]) -> Run:
     raise DemoFailed(f"the run did not end within {RUN_SECONDS / 60:.0f} minutes")
 
 
-def _advance(progress: Progress, bars: dict[tuple[str, str], int], run: Run) -> None:
+def _advance(progress: Progress, bars: dict[tuple[str, str], TaskID], run: Run) -> None:
     if run.stage is None:
         return
     what = str(run.progress.get("what", ""))
     total = run.progress.get("total") or None
     if (run.stage, what) not in bars:
+        for done in progress.tasks:  # what comes next says that this is over; not every step was seen
+            progress.update(done.id, total=done.total or 1, completed=done.total or 1)
         name = f"{told(locale_of_terminal(), 'stage', run.stage)} {what}".strip()
         bars[run.stage, what] = progress.add_task(name, total=total)
-    progress.update(bars[run.stage, what], completed=run.progress.get("done", 0), total=total)  # type: ignore[arg-type]
+    progress.update(bars[run.stage, what], completed=run.progress.get("done", 0), total=total)
 
 
 async def _streamed_over_the_swap(db: Database, client: Ollama, community: Community, run: Run) -> Swap | None:
@@ -357,7 +359,7 @@ def _print(out: Told) -> None:
     say.print("seconds: " + ", ".join(f"{name} {seconds:.0f}" for name, seconds in out.seconds.items()))
 
 
-def _short(text: str, most: int = 60) -> str:
+def _short(text: str, most: int = 48) -> str:
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1] + "…"
 
