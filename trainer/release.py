@@ -22,7 +22,7 @@ from trainer.tokens import render_ids
 
 PASSING = (NotRunning, Busy, Loading, Crashed, Stalled)  # an Ollama that restarts, or is asked for too much
 PAUSE_SECONDS = 5.0
-STOPPING_TOKENS = 256
+STOPPING_TOKENS = 256  # a greeting is answered in fewer, also where a demo's answers are cut sooner
 
 
 class AttemptOver(Exception):
@@ -91,7 +91,8 @@ def try_out(work: Work, tag: str, system: str, taught: Taught) -> None:
     """The served tag must read the very tokens that were trained on, answer, and know where to end."""
     work.tell("release", "try", 2, 3)
     messages = [{"role": "system", "content": system}, {"role": "user", "content": tags.QUESTION}]
-    told = library.ask(work.client, tag, messages, {"temperature": 0.0, "num_predict": STOPPING_TOKENS})
+    longest = max(STOPPING_TOKENS, work.recipe.generate.num_predict)
+    told = library.ask(work.client, tag, messages, {"temperature": 0.0, "num_predict": longest})
     wanted = len(render_ids(tokenizer_of(taught.weights), messages))
     if told.prompt_eval_count != wanted:
         raise RunFailed("template_differs", tag=tag, served_tokens=told.prompt_eval_count, trained_tokens=wanted)

@@ -44,7 +44,7 @@ def test_a_candidate_that_got_better_everywhere_passes() -> None:
     [
         (Scorecard(effect=False), "adapter_without_effect"),
         (replace(GOOD, finite=False), "not_finite"),
-        (replace(GOOD, free=replace(FREE, stop_share=0.85)), "does_not_stop"),
+        (replace(GOOD, free=replace(FREE, stop_share=0.75)), "does_not_stop"),
         (replace(GOOD, free=replace(FREE, repetition=0.2)), "loops"),
         (replace(GOOD, free=replace(FREE, language_match=0.5)), "wrong_language"),
         (replace(GOOD, controls=Controls(12, 10, 2)), "controls_lost"),
@@ -107,6 +107,16 @@ def test_signs_without_size_do_not_vote() -> None:
 
 def test_controls_that_the_live_release_fails_too_are_not_lost() -> None:
     assert gate.judge(replace(GOOD, controls=Controls(12, 0, 0)), BARS).passed
+
+
+@pytest.mark.parametrize(
+    ("live", "candidate", "broken"),
+    [(1.0, 0.97, False), (1.0, 0.96, True), (0.5, 0.5, False), (0.5, 0.48, False), (0.5, 0.4, True), (0.0, 0.0, False)],
+)
+def test_stopping_is_judged_beside_the_live_release(live: float, candidate: float, broken: bool) -> None:
+    """Answers that are read less far than they are served are cut, whoever wrote them."""
+    card = replace(GOOD, free=replace(FREE, stop_share=candidate, live_stop_share=live))
+    assert ("does_not_stop" in codes(card, replace(BARS, min_stop_share=0.97))) is broken
 
 
 def test_the_recipe_sets_the_bars() -> None:

@@ -153,6 +153,14 @@ def test_a_release_that_does_not_stop_when_served_is_not_released(world: World) 
     assert world.ollama.tags == {}
 
 
+def test_a_release_is_tried_with_answers_as_long_as_it_will_be_served_with(world: World) -> None:
+    roomy = with_recipe(the_run(world), generate={"num_ctx": 4096, "num_predict": 1024})
+    pipeline.run(work_of(world, roomy))
+    tried = world.ollama.last("/api/chat").json
+    assert tried is not None
+    assert tried["options"]["num_predict"] == 1024
+
+
 def release_anyway(world: World, run: Run) -> Released:
     """With the verdict of the loose recipe, for random weights pass no bar."""
     with pytest.raises(Halt):

@@ -15,7 +15,7 @@ from huigan.llama.score import Generation
 from storage.recipe import Recipe
 from tests.huigan.llama.tiny import tiny_gguf, tiny_llama
 from tests.trainer.community import SYSTEM
-from trainer import dataset, score, stages
+from trainer import dataset, gate, score, stages
 from trainer.examples import Example, Selection
 from trainer.replay import Control
 from trainer.score import Asked, Bench, Scored, Seen
@@ -86,6 +86,16 @@ def test_a_file_beside_itself_gains_nothing_and_loses_nothing(tiny: Path, tmp_pa
     assert all(each.live == each.candidate for each in card.samples)
     assert card.controls is not None
     assert card.controls.lost == 0
+
+
+def test_answers_that_are_cut_in_both_files_alike_break_neither(tiny: Path, tmp_path: Path) -> None:
+    """Random weights never stop within the eight tokens that are read, and the recipe asks for nine in ten."""
+    folder = write(tmp_path / "d", *EXAMPLES)
+    base = tiny / "base.gguf"
+    card = score.compare(scored(tiny, folder), live=base, candidate=base, compared_with="live")
+    assert card.free is not None
+    assert card.free.stop_share < RECIPE.gate.min_stop_share
+    assert "does_not_stop" not in {each.code for each in gate.judge(card, RECIPE.gate).reasons}
 
 
 def test_rounding_alone_is_neither_gain_nor_loss(tiny: Path, tmp_path: Path) -> None:
