@@ -10,6 +10,7 @@ from sqlalchemy import Executable, Row, insert, select
 from sqlalchemy.orm import Session
 
 from storage.records import Answer, Ended, Seen, Turn
+from storage.rows import batches
 from storage.tables import answer
 
 
@@ -75,14 +76,14 @@ def of_message(session: Session, message_id: int) -> list[Answer]:
     return _every(session, select(answer).where(answer.c.message_id == message_id).order_by(answer.c.id))
 
 
-def of_conversation(session: Session, conversation_id: int) -> list[Answer]:
-    return _every(session, select(answer).where(answer.c.conversation_id == conversation_id).order_by(answer.c.id))
+def of_messages(session: Session, message_ids: Iterable[int]) -> list[Answer]:
+    queries = (select(answer).where(answer.c.message_id.in_(ids)) for ids in batches(message_ids))
+    return sorted((found for query in queries for found in _every(session, query)), key=lambda each: each.id)
 
 
 def many(session: Session, answer_ids: Iterable[int]) -> dict[int, Answer]:
-    return {
-        found.id: found for found in _every(session, select(answer).where(answer.c.id.in_(sorted(set(answer_ids)))))
-    }
+    queries = (select(answer).where(answer.c.id.in_(ids)) for ids in batches(answer_ids))
+    return {found.id: found for query in queries for found in _every(session, query)}
 
 
 def _every(session: Session, query: Executable) -> list[Answer]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from storage.records import Comparison, Pick
 from storage.rows import add as add_row
-from storage.rows import every, first
+from storage.rows import batches, every, first
 from storage.tables import comparison
 
 
@@ -36,18 +36,23 @@ def counting(
     latest = select(func.max(comparison.c.id)).group_by(comparison.c.user_id, *pair)
     if up_to is not None:
         latest = latest.where(comparison.c.id <= up_to)
-    query = select(comparison).where(comparison.c.id.in_(latest), comparison.c.id > after).order_by(comparison.c.id)
-    if of_messages is not None:
-        query = query.where(comparison.c.message_id.in_(of_messages))
-    return every(session, Comparison, query)
+    if of_messages is None:
+        return every(session, Comparison, _those(latest, after))
+    # Within the grouping too: one conversation's picks are found without looking at everybody's.
+    parts = (_those(latest.where(comparison.c.message_id.in_(ids)), after) for ids in batches(of_messages))
+    return sorted((found for part in parts for found in every(session, Comparison, part)), key=lambda each: each.id)
+
+
+def _those(latest: Select[tuple[int]], after: int) -> Select[tuple[object, ...]]:
+    query: Select[tuple[object, ...]] = select(comparison)
+    return query.where(comparison.c.id.in_(latest), comparison.c.id > after).order_by(comparison.c.id)
 
 
 def newest(session: Session, left_answer_id: int, right_answer_id: int, user_id: int) -> Comparison | None:
-    """What that rater picked last of that pair, shown in that order."""
+    """What that rater picked last of that pair, whichever side each answer was shown on."""
+    pair = (left_answer_id, right_answer_id)
     query = select(comparison).where(
-        comparison.c.left_answer_id == left_answer_id,
-        comparison.c.right_answer_id == right_answer_id,
-        comparison.c.user_id == user_id,
+        comparison.c.left_answer_id.in_(pair), comparison.c.right_answer_id.in_(pair), comparison.c.user_id == user_id
     )
     return first(session, Comparison, query.order_by(comparison.c.id.desc()).limit(1))
 

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.records import Message
-from storage.rows import add_once, every, first
+from storage.rows import add_once, batches, every, first
 from storage.tables import message
 
 
@@ -48,12 +48,16 @@ def by_source(session: Session, source: str) -> Message | None:
     return first(session, Message, select(message).where(message.c.source == source))
 
 
-def of_conversation(session: Session, conversation_id: int, *, up_to: int | None = None) -> list[Message]:
-    """Oldest first, with `up_to` none newer than that message."""
-    query = select(message).where(message.c.conversation_id == conversation_id).order_by(message.c.id)
-    return every(session, Message, query if up_to is None else query.where(message.c.id <= up_to))
+def of_conversation(
+    session: Session, conversation_id: int, *, up_to: int | None = None, limit: int | None = None
+) -> list[Message]:
+    """Oldest first, with `up_to` none newer than that message, with `limit` the newest so many."""
+    query = select(message).where(message.c.conversation_id == conversation_id).order_by(message.c.id.desc())
+    if up_to is not None:
+        query = query.where(message.c.id <= up_to)
+    return every(session, Message, query.limit(limit))[::-1]
 
 
 def many(session: Session, message_ids: Iterable[int]) -> dict[int, Message]:
-    query = select(message).where(message.c.id.in_(sorted(set(message_ids))))
-    return {found.id: found for found in every(session, Message, query)}
+    queries = (select(message).where(message.c.id.in_(ids)) for ids in batches(message_ids))
+    return {found.id: found for query in queries for found in every(session, Message, query)}

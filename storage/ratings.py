@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Rating, Reason, Thumb
 from storage.rows import add as add_row
-from storage.rows import every, first
+from storage.rows import batches, every, first
 from storage.tables import rating
 
 
@@ -51,10 +51,16 @@ def counting(
     latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
     if up_to is not None:
         latest = latest.where(rating.c.id <= up_to)
+    if answer_ids is None:
+        return every(session, Rating, _those(latest, after))
+    # Within the grouping too: one conversation's ratings are found without looking at everybody's.
+    parts = (_those(latest.where(rating.c.answer_id.in_(ids)), after) for ids in batches(answer_ids))
+    return sorted((found for part in parts for found in every(session, Rating, part)), key=lambda each: each.id)
+
+
+def _those(latest: Select[tuple[int]], after: int) -> Select[tuple[object, ...]]:
     query: Select[tuple[object, ...]] = select(rating).where(rating.c.id.in_(latest), rating.c.id > after)
-    if answer_ids is not None:
-        query = query.where(rating.c.answer_id.in_(sorted(set(answer_ids))))
-    return every(session, Rating, query.where(rating.c.thumb != Thumb.WITHDRAWN).order_by(rating.c.id))
+    return query.where(rating.c.thumb != Thumb.WITHDRAWN).order_by(rating.c.id)
 
 
 def count(session: Session, since: datetime | None = None) -> int:
@@ -79,8 +85,8 @@ def get(session: Session, rating_id: int) -> Rating:
 
 def many(session: Session, rating_ids: Iterable[int]) -> dict[int, Rating]:
     """Also ratings that no longer count: an answer may have been given to a correction that was changed since."""
-    query = select(rating).where(rating.c.id.in_(sorted(set(rating_ids))))
-    return {found.id: found for found in every(session, Rating, query)}
+    queries = (select(rating).where(rating.c.id.in_(ids)) for ids in batches(rating_ids))
+    return {found.id: found for query in queries for found in every(session, Rating, query)}
 
 
 def raters(session: Session, *, after: int = 0) -> int:

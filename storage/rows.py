@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row, Table, insert
@@ -10,6 +10,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 R = TypeVar("R")
+
+IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
 
 
 def as_record(kind: type[R], row: Row[Any]) -> R:
@@ -25,6 +27,13 @@ def first(session: Session, kind: type[R], query: Executable) -> R | None:
 
 def every(session: Session, kind: type[R], query: Executable) -> list[R]:
     return [as_record(kind, row) for row in session.execute(query)]
+
+
+def batches(ids: Iterable[int]) -> Iterator[list[int]]:
+    """Ids in ascending order, each once, as many at a time as one query may name."""
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), IDS_A_QUERY):
+        yield ordered[start : start + IDS_A_QUERY]
 
 
 def add(session: Session, kind: type[R], table: Table, /, **values: Any) -> R:

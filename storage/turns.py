@@ -16,6 +16,8 @@ from storage.records import Ended, Turn, TurnState
 from storage.rows import add, every, first
 from storage.tables import turn
 
+UNCLOSED = (TurnState.WAITING, TurnState.OPEN)  # named one by one, for no index finds what is *not* closed
+
 
 def wait(
     session: Session, conversation_id: int, message_id: int, user_id: int, at: datetime, *, again: bool = False
@@ -38,7 +40,7 @@ def open_next(session: Session, turn_id: int, worker: str, at: datetime) -> Turn
     """Open a waiting turn. None if it waits no longer, or an older one of its conversation is not closed yet."""
     other = turn.alias()
     blocked = exists().where(
-        other.c.conversation_id == turn.c.conversation_id, other.c.state != TurnState.CLOSED, other.c.id < turn.c.id
+        other.c.conversation_id == turn.c.conversation_id, other.c.state.in_(UNCLOSED), other.c.id < turn.c.id
     )
     return first(
         session,
@@ -100,7 +102,7 @@ def get(session: Session, turn_id: int) -> Turn:
 
 def unclosed(session: Session, conversation_id: int | None = None) -> list[Turn]:
     """Oldest first."""
-    query = select(turn).where(turn.c.state != TurnState.CLOSED).order_by(turn.c.id)
+    query = select(turn).where(turn.c.state.in_(UNCLOSED)).order_by(turn.c.id)
     return every(
         session, Turn, query if conversation_id is None else query.where(turn.c.conversation_id == conversation_id)
     )

@@ -78,9 +78,9 @@ def compare(
         return right
     if left.message_id != right.message_id or left.id == right.id:
         return Refusal("not_a_pair")
-    same = comparisons.newest(session, left_id, right_id, user_id)
-    if same is not None and same.pick is pick:
-        return same
+    known = comparisons.newest(session, left_id, right_id, user_id)
+    if known is not None and (known.left_answer_id, known.pick) == (left_id, pick):
+        return known
     return comparisons.add(session, left.message_id, left_id, right_id, user_id, pick, at)
 
 

@@ -10,12 +10,19 @@ from huigan.turns.prompts import Line, history
 from storage import answers, chats, comparisons, messages, ratings
 from storage.records import Answer
 
+# With their answers more than a context of 8,192 tokens holds at eight tokens each. A conversation may go on for years,
+# and each turn reads its history.
+HISTORY_MESSAGES = 500
+
 
 def lines_for(session: Session, message_id: int) -> tuple[list[Line], str | None]:
     """The lines an answer to that message would be given to, the message last; and the chat's own system text."""
     message = messages.get(session, message_id)
-    said = messages.of_conversation(session, message.conversation_id, up_to=message_id)
-    given = answers.of_conversation(session, message.conversation_id)
+    newest_id = message_id
+    if message.parent_answer_id is not None:  # it continues from there, however long ago that was
+        newest_id = answers.get(session, message.parent_answer_id).message_id
+    said = messages.of_conversation(session, message.conversation_id, up_to=newest_id, limit=HISTORY_MESSAGES)
+    given = answers.of_messages(session, [each.id for each in said])
     lines = history(
         message,
         said,

@@ -6,8 +6,10 @@ got no answer is left out: templates want user and assistant to take turns.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from storage.records import Answer, Comparison, Message, Pick, Rating
 
@@ -57,7 +59,8 @@ def history(
     comparisons: Iterable[Comparison],
 ) -> list[Line]:
     """The lines before `message`, oldest first. A message that replies to an answer continues from that answer,
-    whatever was said after it; any other continues from the one before it."""
+    whatever was said after it; any other continues from the one before it. Where what it continues from is not among
+    `messages`, the history begins there."""
     by_id = {each.id: each for each in messages}
     order = sorted(by_id)
     given: dict[int, list[Answer]] = {}
@@ -72,12 +75,12 @@ def history(
     current = message
     while True:
         chosen: Answer | None = None
-        parent = of_answer.get(current.parent_answer_id or 0)
-        if parent is not None:
-            before, chosen = by_id.get(parent.message_id), parent
+        if current.parent_answer_id is not None:
+            chosen = of_answer.get(current.parent_answer_id)
+            before = None if chosen is None else by_id.get(chosen.message_id)
         else:
-            earlier = [number for number in order if number < current.id]
-            before = by_id[earlier[-1]] if earlier else None
+            place = bisect_left(order, current.id)
+            before = by_id[order[place - 1]] if place else None
         if before is None or before.id >= current.id:
             return lines[::-1]
         chosen = chosen or picked.get(before.id) or next(iter(given.get(before.id, [])[-1:]), None)
@@ -124,8 +127,9 @@ def fitted(system: str, lines: Sequence[Line], budget_tokens: int, tokens_per_es
     """
     costs = [estimate_tokens(line.text) * tokens_per_estimate for line in lines]
     room = budget_tokens - estimate_tokens(system) * tokens_per_estimate
+    needed = list(accumulate(reversed(costs)))[::-1]  # by each line and those after it
     start = 0
-    while start < len(lines) - 1 and sum(costs[start:]) > room:
+    while start < len(lines) - 1 and needed[start] > room:
         start += 1
         while start < len(lines) - 1 and lines[start].role == "assistant":
             start += 1

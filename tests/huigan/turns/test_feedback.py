@@ -118,3 +118,14 @@ def test_only_the_author_may_have_it_answered_again(sqlite_db: Database, answer:
     assert sqlite_db.write(answer_again, answer.message_id, stranger(sqlite_db), AT) == Refusal("not_yours")
     sqlite_db.write(answer_again, answer.message_id, 1, AT)
     assert sqlite_db.write(answer_again, answer.message_id, 1, AT) == Refusal("already_answering")
+
+
+async def test_a_mind_that_is_changed_back_and_forth_on_both_sides_ends_where_it_ended(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, answer: Answer
+) -> None:
+    """The pair was shown twice, with the sides swapped, and the first buttons are still there to press."""
+    other = await answered_again(sqlite_db, desk, fake, answer, "Paris.")
+    for left, right in ((answer, other), (other, answer), (answer, other)):
+        sqlite_db.write(feedback.compare, left.id, right.id, 1, Pick.LEFT, AT)
+    [counting] = sqlite_db.read(comparisons.counting)
+    assert counting.chosen_and_rejected == (answer.id, other.id)

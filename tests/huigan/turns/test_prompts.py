@@ -75,3 +75,9 @@ def test_what_is_kept_is_the_end_of_the_history_and_begins_with_a_message(
 def test_chinese_is_estimated_at_a_token_a_character() -> None:
     assert estimate_tokens("回甘茶馆") > estimate_tokens("") + 3
     assert estimate_tokens("abc" * 10) < estimate_tokens("回甘茶" * 10)
+
+
+def test_the_history_begins_where_what_a_message_replies_to_is_not_among_its_messages() -> None:
+    reply = message(4, parent=99)
+    later = message(5)
+    assert texts(history(later, [*MESSAGES, reply, later], [*ANSWERS, answer(4, 4)], [], [])) == ["m4", "a4"]
