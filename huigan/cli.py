@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+import io
 import logging
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from huigan import settings as environment
 from huigan.operate import bases, recipes, releases, runs, tags
@@ -32,13 +34,14 @@ from storage import artefacts, deployments, ratings, users
 from storage import releases as release_rows
 from storage import runs as run_rows
 from storage.db import BadDatabaseUrl, Database, connect
-from storage.migrations import is_current, upgrade
+from storage.migrations import NewerSchema, is_current, upgrade
 from storage.recipe import BadRecipe, Recipe
 from storage.records import Run
 
 T = TypeVar("T")
 
 FAILED, USAGE, REFUSED, SERVING = 1, 2, 3, 4
+MAX_ID = 2**63 - 1  # what a database counts to
 
 HELP = """A Telegram bot for your own Chinese LLM that gets better from being rated.
 
@@ -62,7 +65,8 @@ app.add_typer(feedback_app, name="feedback")
 app.add_typer(data_app, name="data")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, whole records, instead of a table.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=MAX_ID, help="How many, the newest first.")]
+RunNumber = Annotated[int, typer.Argument(metavar="RUN", min=1, max=MAX_ID, help="Its number, from `huigan run list`.")]
 RecipeName = Annotated[
     str,
     typer.Option("--recipe", help="A TOML file or a packaged recipe; by default HUIGAN_RECIPE or what an admin set."),
@@ -94,6 +98,13 @@ def opened(*, migrated: bool = True) -> Iterator[tuple[Settings, Database]]:
         yield chosen, db
     except (BadRecipe, recipes.NoSuchRecipe) as error:
         give_up(str(error), USAGE)
+    except NewerSchema as error:
+        give_up(str(error), FAILED)
+    except DatabaseError as error:
+        if type(error) not in {DatabaseError, OperationalError}:  # the others are bugs of ours
+            raise
+        at = db.engine.url.render_as_string(hide_password=True)
+        give_up(f"The database {at} cannot be used: {error.orig}\nCorrect DATABASE_URL, or start the server.", FAILED)
     except ServingError as error:
         give_up(f"{told(locale, 'error', error.code, error.params)}\n{error}", SERVING)
     finally:
@@ -111,6 +122,13 @@ def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "httpcore", "apscheduler", "alembic"):  # httpx would write the bot token: it is in its URLs
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@app.callback(help=HELP)
+def whatever_is_asked() -> None:
+    # A terminal that lacks a sign shows a question mark in its place; what it was asked to do is done all the same.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 # Processes
@@ -220,13 +238,17 @@ def bot() -> None:
 @app.command()
 def schedules() -> None:
     """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
+    from schedules.cron import BadCron
     from schedules.loop import Plan, forget_updates, main
 
     log_to_stderr()
     with opened() as (chosen, db):
         plan = Plan(lambda: recipe_for(chosen, db, ""), chosen.schedule, chosen.min_ratings)
         plan.recipe()  # a wrong one is named before anything starts
-        main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
+        try:
+            main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
+        except BadCron as error:
+            give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
 
 
 @app.command()
@@ -247,7 +269,7 @@ def trainer() -> None:
 
 @app.command()
 def train(
-    number: Annotated[int, typer.Argument(metavar="RUN", help="The run's number.")],
+    number: RunNumber,
     attempt: Annotated[
         int | None, typer.Option(help="Given by the supervisor; without it, the run is claimed here.")
     ] = None,
@@ -291,7 +313,8 @@ def base_add(
     weights: Annotated[str, typer.Option(help="The 16-bit weights it came from: a hub name, a folder or a GGUF.")],
     system: Annotated[str | None, typer.Option(help="The system message; by default the tag's own.")] = None,
     template: Annotated[
-        Path | None, typer.Option(help="A file with the Go template; by default the tag's own.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file with the Go template; by default the tag's own."),
     ] = None,
     num_ctx: Annotated[int | None, typer.Option(min=128, help="Context length in tokens.")] = None,
     num_predict: Annotated[int, typer.Option(min=1, help="The longest answer in tokens.")] = 1024,
@@ -367,7 +390,7 @@ def run_list(limit: Limit = 20, as_json: AsJson = False) -> None:
 
 
 @run_app.command("show")
-def run_show(number: Annotated[int, typer.Argument(metavar="RUN")], as_json: AsJson = False) -> None:
+def run_show(number: RunNumber, as_json: AsJson = False) -> None:
     """One run: its recipe as used, its moves, its scorecard and verdict."""
     with opened() as (_, db):
         try:
@@ -380,7 +403,7 @@ def run_show(number: Annotated[int, typer.Argument(metavar="RUN")], as_json: AsJ
 
 
 @run_app.command("cancel")
-def run_cancel(number: Annotated[int, typer.Argument(metavar="RUN")]) -> None:
+def run_cancel(number: RunNumber) -> None:
     """Cancel a queued run, or ask a running one to stop."""
     with opened() as (_, db):
         cancelled = agreed(runs.cancel(db, number, by_user_id=None, at=now()))
@@ -389,7 +412,9 @@ def run_cancel(number: Annotated[int, typer.Argument(metavar="RUN")]) -> None:
 
 # Releases
 
-ReleaseNumber = Annotated[int, typer.Argument(metavar="RELEASE", help="Its number, from `huigan release list`.")]
+ReleaseNumber = Annotated[
+    int, typer.Argument(metavar="RELEASE", min=1, max=MAX_ID, help="Its number, from `huigan release list`.")
+]
 
 
 @release_app.command("list")
@@ -437,7 +462,9 @@ def release_reject(number: ReleaseNumber, why: Annotated[str, typer.Option(help=
 
 @release_app.command("rollback")
 def release_rollback(
-    to: Annotated[int | None, typer.Option(help="A release's number; by default the one before.")] = None,
+    to: Annotated[
+        int | None, typer.Option(min=1, max=MAX_ID, help="A release's number; by default the one before.")
+    ] = None,
 ) -> None:
     """Let the release that answered before answer again."""
     with opened() as (chosen, db):

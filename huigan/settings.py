@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,7 +22,12 @@ class Settings(BaseSettings):
     """Each field's upper-case name is its environment variable; `.env.example` explains them for people."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_file_encoding="utf-8", extra="ignore", env_ignore_empty=True, frozen=True
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        env_ignore_empty=True,
+        frozen=True,
+        str_strip_whitespace=True,
     )
 
     telegram_bot_token: SecretStr | None = None
@@ -75,9 +82,40 @@ class Settings(BaseSettings):
     @classmethod
     def _has_a_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise ValueError("write an address and a port, like 127.0.0.1:8443")
         return value
+
+    @field_validator("telegram_base_url", "telegram_base_file_url", "telegram_webhook_url", "hf_endpoint")
+    @classmethod
+    def _is_a_url(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"https?://[^/\s]+", value):
+            raise ValueError("write a whole URL, like https://bot.example.org/telegram")
+        return value
+
+    @field_validator("telegram_webhook_secret")
+    @classmethod
+    def _may_stand_in_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", value.get_secret_value()):
+            raise ValueError(
+                "Telegram takes 1 to 256 letters, digits, _ and - here, like `openssl rand -hex 32` writes"
+            )
+        return value
+
+    @field_validator("ollama_host")
+    @classmethod
+    def _is_an_address(cls, value: str) -> str:
+        try:
+            urlsplit(value if "://" in value else f"//{value}").port  # noqa: B018, it raises
+        except ValueError:
+            raise ValueError("write an address and a port, like 127.0.0.1:11434 or [::1]:11434") from None
+        return value
+
+    @field_validator("home", "llama_cpp_dir")
+    @classmethod
+    def _expanded(cls, value: Path | None) -> Path | None:
+        # No shell reads `.env`: without this, ~ would be a folder of that name.
+        return None if value is None else value.expanduser()
 
     @model_validator(mode="after")
     def _webhook_is_whole(self) -> Settings:
@@ -97,6 +135,8 @@ def load(env_file: str | Path | None = ".env") -> Settings:
     """Raises BadSettings, which names every wrong variable with its fix and shows no secret."""
     try:
         return Settings(_env_file=env_file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{env_file} cannot be read: make it a file of UTF-8 text that is yours") from error
     except ValidationError as error:
         complaints = [_complaint(each) for each in error.errors(include_input=False, include_url=False)]
         raise BadSettings("\n".join(complaints)) from None

@@ -80,19 +80,29 @@ def connect(url: str) -> Database:
     """
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
+        # What it complains of may be a part of the password.
         raise BadDatabaseUrl(
-            "DATABASE_URL is no URL: write sqlite:///path/to/file or postgresql://user:password@host/name"
-        ) from error
+            "DATABASE_URL is no URL: write sqlite:///path/to/file or postgresql://user:password@host/name, "
+            "and in a password %40 for @, %3A for :, %2F for /"
+        ) from None
     # hide_parameters, below: what users wrote must not reach a log by way of an error's text.
     if parsed.drivername in {"postgresql", "postgres"}:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.drivername == "postgresql+psycopg":
         engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, pool_pre_ping=True, hide_parameters=True)
         return Database(engine)
-    if parsed.get_backend_name() != "sqlite" or not parsed.database or parsed.database == ":memory:":
+    is_sqlite = parsed.drivername in {"sqlite", "sqlite+pysqlite"}
+    if not is_sqlite or not parsed.database or parsed.database == ":memory:":
         raise BadDatabaseUrl(f"DATABASE_URL names {parsed.drivername}: use a SQLite file (sqlite:///…) or PostgreSQL")
-    Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(parsed.database).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadDatabaseUrl(
+            f"There can be no database in {folder} ({error.strerror}): "
+            "set HUIGAN_HOME or DATABASE_URL to where you may write"
+        ) from error
     # isolation_level None: the driver leaves BEGIN to us.
     options = {"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False, "isolation_level": None}
     engine = create_engine(parsed, pool_size=POOL_SIZE, max_overflow=0, connect_args=options, hide_parameters=True)

@@ -24,7 +24,10 @@ class Ollama(ollama.Client):
         super().__init__(host, timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS))
 
     def version(self) -> str:
-        return str(self._request_raw("GET", "/api/version").json()["version"])  # type: ignore[no-untyped-call]
+        told = self._request_raw("GET", "/api/version").json()  # type: ignore[no-untyped-call]
+        if not isinstance(told, dict) or "version" not in told:
+            raise ValueError("the answer names no version: this is no Ollama")
+        return str(told["version"])
 
     def show_whole(self, tag: str) -> dict[str, Any]:
         """All that Ollama tells of a tag: the client's own `show` drops the system text."""

@@ -244,3 +244,48 @@ def test_a_release_is_promoted_and_rolled_back(machine: Machine) -> None:
     assert machine.run("release", "promote", "9").returncode == 3
     assert [each.release_id for each in opened.read(deployments.history)] == [2, 1, 2, 1]
     opened.close()
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "said"),
+    [
+        ("run list", {"DATABASE_URL": "postgresql://u:p@ss:word@h/db"}, "%40"),
+        ("run list", {"DATABASE_URL": "sqlite+aiosqlite:///x.db"}, "sqlite:///"),
+        ("run list", {"DATABASE_URL": "sqlite:////proc/huigan/x.db"}, "HUIGAN_HOME"),
+        ("schedules", {"HUIGAN_SCHEDULE": "99 99 * * *"}, "HUIGAN_SCHEDULE"),
+        ("run show 99999999999999999999999", {}, "RUN"),
+        ("release promote 99999999999999999999999", {}, "RELEASE"),
+        ("base add x --weights y --template nothing.txt", {}, "nothing.txt"),
+    ],
+)
+def test_what_cannot_be_used_is_named_without_a_traceback(
+    machine: Machine, words: str, environment: dict[str, str], said: str
+) -> None:
+    refused = machine.run(*words.split(), **environment)
+    assert (refused.returncode, said in refused.stderr) == (2, True), refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert "word" not in refused.stderr.replace("password", "")
+
+
+def test_a_database_that_is_away_broken_or_of_a_newer_program_is_named_with_the_fix(machine: Machine) -> None:
+    away = machine.run("run", "list", DATABASE_URL="postgresql://u:secretive@127.0.0.1:9/db")
+    assert (away.returncode, "DATABASE_URL" in away.stderr) == (1, True)
+    (machine.home / "broken.db").write_text("this is no database " * 100)
+    broken = machine.run("run", "list", DATABASE_URL="sqlite:///broken.db")
+    assert (broken.returncode, "DATABASE_URL" in broken.stderr) == (1, True)
+    opened = machine.db()
+    with opened.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    opened.close()
+    newer = machine.run("migrate")
+    assert (newer.returncode, "newer Huigan" in newer.stderr) == (1, True)
+    said = away.stderr + broken.stderr + newer.stderr
+    assert "secretive" not in said
+    assert "Traceback" not in said
+
+
+def test_a_terminal_without_emoji_is_no_reason_to_fail(machine: Machine) -> None:
+    registered(machine)
+    chatted = machine.run("chat", said="hi\n", PYTHONIOENCODING="latin-1")
+    assert (chatted.returncode, "You said: hi" in chatted.stdout) == (0, True), chatted.stderr
+    assert machine.run("release", "list", PYTHONIOENCODING="latin-1").returncode == 0
