@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from bot.admin import Admin
 from bot.commands import Commands, menu
 from bot.messages import Messages
 from bot.notices import Notices
-from bot.pace import Pace
+from bot.pace import TELEGRAMS, Limits, Pace
 from bot.places import spot_of
 from bot.presses import Presses
 from bot.screen import Screen
@@ -26,7 +27,7 @@ from bot.showing import Shows
 from bot.updates import InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import DEFAULT_LOCALE, locale_of, text
-from huigan.turns.desk import Desk
+from huigan.turns.desk import LOST_SECONDS, Desk
 from storage import users
 from storage.db import Database
 from storage.recipe import Recipe
@@ -34,11 +35,19 @@ from storage.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 ALLOWED_UPDATES = [Update.MESSAGE, Update.CALLBACK_QUERY]
-RECOVER_SECONDS = 3.0
-DRAIN_SECONDS = 2.0
-GRACE_SECONDS = 20.0  # for streams, once the process is told to end
 
 Bot = Application[Any, Any, Any, Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    recover_seconds: float = 3.0  # between looks for what a killed process left
+    lost_seconds: float = LOST_SECONDS
+    drain_seconds: float = 2.0  # between looks into the outbox
+    grace_seconds: float = 20.0  # for streams, once the process is told to end
+
+
+USUAL = Intervals()
 
 
 def build_application(
@@ -49,13 +58,14 @@ def build_application(
     library: Ollama,
     recipe: Callable[[], Recipe],
     admins: Sequence[int] = (),
-    grace_seconds: float = GRACE_SECONDS,
+    intervals: Intervals = USUAL,
+    limits: Limits = TELEGRAMS,
     rng: random.Random | None = None,
 ) -> Bot:
     """`builder` knows the token and the addresses. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
-    pace, queue = Pace(), StoredQueue(db)
+    pace, queue = Pace(limits), StoredQueue(db)
     application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(InOrder(db)).build()
-    desk = Desk(db, chat)
+    desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
     screen = Screen(application.bot, pace)
     shows = Shows(db, desk, screen, rng or random.Random())
     commands = Commands(db, screen)
@@ -69,7 +79,7 @@ def build_application(
         application.add_handlers(part.handlers())
     application.add_handler(commands.unknown())
     application.add_error_handler(_told_of_failure(screen))
-    life = _Life(db, queue, shows, Notices(db, screen), admins, grace_seconds)
+    life = _Life(db, queue, shows, Notices(db, screen), admins, intervals)
     application.post_init = life.begin
     application.post_stop = life.end
     return application
@@ -85,14 +95,14 @@ class _Life:
         shows: Shows,
         notices: Notices,
         admins: Sequence[int],
-        grace_seconds: float,
+        intervals: Intervals,
     ) -> None:
         self._db = db
         self._queue = queue
         self._shows = shows
         self._notices = notices
         self._admins = admins
-        self._grace_seconds = grace_seconds
+        self._intervals = intervals
         self._loops: list[asyncio.Task[None]] = []
 
     async def begin(self, application: Bot) -> None:
@@ -100,8 +110,8 @@ class _Life:
         replayed = await self._queue.replay(application.bot)
         logger.info("the bot @%s begins; %d updates are replayed", application.bot.username, replayed)
         self._loops = [
-            asyncio.create_task(_every(RECOVER_SECONDS, self._shows.recover)),
-            asyncio.create_task(_every(DRAIN_SECONDS, self._notices.drain)),
+            asyncio.create_task(_every(self._intervals.recover_seconds, self._shows.recover)),
+            asyncio.create_task(_every(self._intervals.drain_seconds, self._notices.drain)),
             asyncio.create_task(_show_menu(cast("ExtBot[Any]", application.bot))),
         ]
 
@@ -109,7 +119,7 @@ class _Life:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._shows.close(self._grace_seconds)
+        await self._shows.close(self._intervals.grace_seconds)
         logger.info("the bot has ended")
 
 

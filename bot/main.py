@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from telegram.error import InvalidToken
 from telegram.ext import ApplicationBuilder
 
-from bot.application import ALLOWED_UPDATES, GRACE_SECONDS, build_application
+from bot.application import ALLOWED_UPDATES, USUAL, Intervals, build_application
+from bot.pace import TELEGRAMS, Limits
 from huigan.serving.client import AsyncOllama, Ollama
 from storage.db import Database
 from storage.recipe import Recipe
@@ -42,7 +43,8 @@ def run(
     ollama_host: str | None,
     recipe: Callable[[], Recipe],
     admins: Sequence[int] = (),
-    grace_seconds: float = GRACE_SECONDS,
+    intervals: Intervals = USUAL,
+    limits: Limits = TELEGRAMS,
 ) -> None:
     """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
     _quieten([token, *([webhook.secret] if webhook else [])])
@@ -54,7 +56,8 @@ def run(
         library=Ollama(ollama_host),
         recipe=recipe,
         admins=admins,
-        grace_seconds=grace_seconds,
+        intervals=intervals,
+        limits=limits,
     )
     try:
         if webhook is None:

@@ -42,6 +42,9 @@ class Limits:
     overall_per_second: int = 25
 
 
+TELEGRAMS = Limits()
+
+
 class FrameDropped(TelegramError):
     """There was no room for a frame; a newer one will come."""
 
@@ -91,7 +94,7 @@ class _Chat:
 class Pace(BaseRateLimiter[str]):
     def __init__(
         self,
-        limits: Limits = Limits(),
+        limits: Limits = TELEGRAMS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:

@@ -79,11 +79,20 @@ class Watched:
 class Desk:
     """Answers turns, `streams` at a time. Use as an async context: leaving it ends what streams, and records it."""
 
-    def __init__(self, db: Database, client: AsyncOllama, *, streams: int = 4, waiting: int = 64) -> None:
+    def __init__(
+        self,
+        db: Database,
+        client: AsyncOllama,
+        *,
+        streams: int = 4,
+        waiting: int = 64,
+        lost_seconds: float = LOST_SECONDS,
+    ) -> None:
         self.worker = worker_name()
         self._db = db
         self._client = client
         self._queue = Queue(streams, waiting)
+        self._lost = timedelta(seconds=lost_seconds)
         self._watched: dict[int, Watched] = {}
         self._tasks: dict[asyncio.Task[None], Watched] = {}
         self._closing = False
@@ -129,7 +138,7 @@ class Desk:
         at = now()
         # After a suspension this process' own turns look abandoned too.
         here = frozenset(self._watched)
-        interrupted = await self._db.awrite(close_abandoned, at - timedelta(seconds=LOST_SECONDS), at, here)
+        interrupted = await self._db.awrite(close_abandoned, at - self._lost, at, here)
         waiting = [turn for turn in await self._db.aread(turns.unclosed) if turn.state is TurnState.WAITING]
         return interrupted, [turn for turn in waiting if turn.id not in self._watched]
 

@@ -7,18 +7,27 @@ import logging
 import sys
 from pathlib import Path
 
+from bot.application import Intervals
 from bot.main import Webhook, run
+from bot.pace import Limits
 from storage.db import connect
 from storage.recipe import Recipe
 
 
 def main() -> None:
     told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    webhook = told.pop("webhook")
+    webhook, intervals, limits = (told.pop(name) for name in ("webhook", "intervals", "limits"))
     db = connect(told.pop("database_url"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        run(db=db, recipe=lambda: Recipe(name="test"), webhook=Webhook(**webhook) if webhook else None, **told)
+        run(
+            db=db,
+            recipe=lambda: Recipe(name="test"),
+            webhook=Webhook(**webhook) if webhook else None,
+            intervals=Intervals(**intervals),
+            limits=Limits(**limits),
+            **told,
+        )
     finally:
         db.close()
 

@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text as sql
 
+from bot import pace
 from storage import artefacts, deployments, releases
-from storage.db import Database
+from storage.db import Database, connect
 from storage.records import Release
 from tests.fakes.ollama import CHATML, FakeOllama
-from tests.fakes.telegram import Chat, FakeTelegram, Message, Person
+from tests.fakes.telegram import Chat, FakeTelegram, Message, Person, floods
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TAG = "huigan:base-1"
 CONTEXT_TOKENS = 3500
 SECRET = "a-secret-of-the-webhook"
+SPEED = 3  # Telegram's limits and our pace are both so much faster than real: what counts is one below the other
 
 
 class World:
     """Everything a flow needs; `alice` is in a private chat with the bot."""
 
-    def __init__(self, db: Database, telegram: FakeTelegram, ollama: FakeOllama, folder: Path) -> None:
+    def __init__(self, db: Database, telegram: FakeTelegram, ollama: FakeOllama, folder: Path, speed: float) -> None:
         self.db, self.telegram, self.ollama, self.folder = db, telegram, ollama, folder
         self.log = folder / "bot.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -44,10 +49,18 @@ class World:
             "database_url": str(db.engine.url),
             "ollama_host": ollama.host,
             "admins": [],
-            "grace_seconds": 0.5,
+            # A killed process is given up and taken over soon: tests are to wait for neither.
+            "intervals": {"recover_seconds": 0.3, "lost_seconds": 3.0, "drain_seconds": 0.3, "grace_seconds": 1.5},
+            "limits": _pace(speed),
         }
-        self.alice = telegram.user("Alice")
-        self.chat = telegram.private(self.alice)
+        self._names = (f"Person {number}" for number in itertools.count(1))
+        self.meet_alice()
+
+    def meet_alice(self) -> World:
+        """One whom nobody has met: for a test that shares its bot with others."""
+        self.alice = self.telegram.user(next(self._names))
+        self.chat = self.telegram.private(self.alice)
+        return self
 
     # The process
 
@@ -119,13 +132,20 @@ class World:
             r"^.* (?:ERROR|CRITICAL) (?:bot|huigan|storage|root|asyncio)\b.*$", self.logged(), re.MULTILINE
         )
 
-    def rows(self, table: str) -> list[dict[str, Any]]:
+    def rows(self, table: str, **where: Any) -> list[dict[str, Any]]:
         with self.db.engine.connect() as connection:
-            return [dict(row._mapping) for row in connection.execute(sql(f'SELECT * FROM "{table}" ORDER BY 1'))]
+            found = [dict(row._mapping) for row in connection.execute(sql(f'SELECT * FROM "{table}" ORDER BY 1'))]
+        return [row for row in found if all(row[key] == value for key, value in where.items())]
 
-    def until_rows(self, table: str, count: int) -> list[dict[str, Any]]:
-        self.wait(lambda: len(self.rows(table)) >= count, about=f"{count} rows of {table}")
-        return self.rows(table)
+    def me(self) -> int:
+        """Alice's number, once the bot has met her."""
+        return int(self.rows("user", external_id=str(self.alice.id))[0]["id"])
+
+    def mine(self, table: str, **where: Any) -> list[dict[str, Any]]:
+        """Rows of hers, or of turns of hers."""
+        turns = {row["id"] for row in self.rows("turn") if row["user_id"] == self.me()}
+        found = self.rows(table, **where)
+        return [row for row in found if row.get("user_id") == self.me() or row.get("turn_id") in turns]
 
     def refused(self) -> list[str]:
         return [f"{call.method}: {call.description} {call.params}" for call in self.telegram.refusals]
@@ -158,18 +178,54 @@ def serve(db: Database, tag: str = TAG, weights: str | None = "/weights") -> Rel
     return db.write(put)
 
 
+def _floods(speed: float) -> floods.Limits:
+    usual = floods.Limits()
+    return replace(
+        usual,
+        chat_per_second=usual.chat_per_second * speed,
+        group_per_minute=round(usual.group_per_minute * speed),
+    )
+
+
+def _pace(speed: float) -> dict[str, float]:
+    usual = pace.TELEGRAMS
+    faster = replace(
+        usual,
+        per_second=usual.per_second * speed,
+        start_group_acts=round(usual.start_group_acts * speed),
+        group_per_minute=round(usual.group_per_minute * speed),
+        group_frames_per_minute=round(usual.group_frames_per_minute * speed),
+        private_frame_seconds=usual.private_frame_seconds / speed,
+        group_frame_seconds=usual.group_frame_seconds / speed,
+    )
+    return asdict(faster)
+
+
 @contextlib.contextmanager
-def world(db: Database, folder: Path) -> Iterator[World]:
-    telegram, ollama = FakeTelegram(), FakeOllama()
+def world(db: Database, folder: Path, speed: float = SPEED) -> Iterator[World]:
+    telegram, ollama = FakeTelegram(limits=_floods(speed)), FakeOllama()
     with telegram.running(), ollama.running():
         serve(db)
         ollama.add(TAG, parameters={"num_ctx": CONTEXT_TOKENS})
-        made = World(db, telegram, ollama, folder)
+        made = World(db, telegram, ollama, folder, speed)
         try:
             yield made
         finally:
             if made.process is not None and made.process.poll() is None:
                 made.kill()
+
+
+@contextlib.contextmanager
+def shared(migrated: Path, folder: Path) -> Iterator[World]:
+    """One that several tests share, with a bot that runs."""
+    db = connect(f"sqlite:///{shutil.copy(migrated, folder / 'huigan.db')}")
+    try:
+        with world(db, folder) as made:
+            made.start()
+            yield made
+            assert made.telegram.token not in made.logged()
+    finally:
+        db.close()
 
 
 def free_port() -> int:

@@ -5,50 +5,30 @@ One bot serves the tests of this file; each brings its own people.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from storage.db import connect
-from storage.migrations import upgrade
-from tests.bot.running import World, world
+from tests.bot import running
+from tests.bot.running import World
 from tests.fakes.ollama import OUT_OF_MEMORY
 from tests.fakes.telegram import Message
 
-_NAMES = (f"Person {number}" for number in itertools.count(1))
-
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder = tmp_path_factory.mktemp("bot")
-    db = connect(f"sqlite:///{folder / 'huigan.db'}")
-    upgrade(db)
-    with world(db, folder) as made:
-        made.start()
+def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running.shared(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
         yield made
-        assert made.refused() == []
-        assert made.telegram.token not in made.logged()
-        assert made.errors() == []
-    db.close()
 
 
 @pytest.fixture
-def here(shared: World) -> World:
+def here(shared: World) -> Iterator[World]:
     """The shared bot, with an Alice nobody has met."""
-    shared.alice = shared.telegram.user(next(_NAMES))
-    shared.chat = shared.telegram.private(shared.alice)
-    return shared
-
-
-def own(here: World, table: str, **where: Any) -> list[dict[str, Any]]:
-    return [row for row in here.rows(table) if all(row[key] == value for key, value in where.items())]
-
-
-def me(here: World) -> int:
-    return int(own(here, "user", external_id=str(here.alice.id))[0]["id"])
+    yield shared.meet_alice()
+    assert shared.refused() == []
+    assert shared.errors() == []
 
 
 def test_an_answer_is_streamed_rated_explained_corrected_and_compared(here: World) -> None:
@@ -69,7 +49,7 @@ def test_an_answer_is_streamed_rated_explained_corrected_and_compared(here: Worl
     prompt = here.said("请回复这条消息")
     here.says("苦尽甘来。", reply_to=prompt)
     here.said("以你写的为准")
-    ratings = own(here, "rating", user_id=me(here))
+    ratings = here.rows("rating", user_id=here.me())
     assert [(row["thumb"], row["reason"], row["correction"]) for row in ratings] == [
         ("down", None, None),
         ("down", "wrong", None),
@@ -83,8 +63,8 @@ def test_an_answer_is_streamed_rated_explained_corrected_and_compared(here: Worl
     question = here.said("哪个更好？")
     here.alice.presses(question, "第一个")
     here.wait(lambda: "第一个 ✓" in question.buttons)
-    comparison = own(here, "comparison", user_id=me(here))[0]
-    left = own(here, "answer", id=comparison["left_answer_id"])[0]
+    comparison = here.rows("comparison", user_id=here.me())[0]
+    left = here.rows("answer", id=comparison["left_answer_id"])[0]
     assert question.text.index(left["text"][:5]) < question.text.index("【第二个】")
     assert comparison["pick"] == "left"
     assert comparison["left_answer_id"] != comparison["right_answer_id"]
@@ -113,7 +93,7 @@ def test_stop_ends_the_answer_and_ollamas_generation(here: World) -> None:
     assert answer is growing
     assert answer.text == "好的，\n\n（已停止）"
     here.wait(lambda: here.ollama.last("/api/chat").ended == "disconnected")
-    assert own(here, "answer", text="好的，")[0]["ended"] == "stopped"
+    assert here.rows("answer", text="好的，")[0]["ended"] == "stopped"
 
 
 def test_a_failure_says_what_happened_and_can_be_retried(here: World) -> None:
@@ -153,8 +133,8 @@ def test_a_long_answer_comes_whole_in_several_messages_and_is_rated_under_the_la
     kept = here.rows("answer")[-1]
     digits = re.findall(r"第(\d+)行", "\n".join(each.text for each in shown))
     assert digits == re.findall(r"第(\d+)行", kept["text"])
-    here.wait(lambda: len(own(here, "delivery", answer_id=kept["id"])) == len(shown))
-    assert [row["message"] for row in own(here, "delivery", answer_id=kept["id"])] == [str(each.id) for each in shown]
+    here.wait(lambda: len(here.rows("delivery", answer_id=kept["id"])) == len(shown))
+    assert [row["message"] for row in here.rows("delivery", answer_id=kept["id"])] == [str(each.id) for each in shown]
     assert [bool(each.buttons) for each in shown] == [False] * (len(shown) - 1) + [True]
 
 
@@ -187,10 +167,10 @@ def test_start_says_what_is_kept_and_asks_for_consent_which_can_be_changed(here:
     assert asked.buttons == ["同意", "不同意"]
     here.alice.presses(asked, "同意")
     here.said("谢谢！今后")
-    assert own(here, "user", id=me(here))[0]["consented_at"] is not None
+    assert here.rows("user", id=here.me())[0]["consented_at"] is not None
     here.alice.presses(asked, "不同意")
     here.said("不会用你的内容训练")
-    person = own(here, "user", id=me(here))[0]
+    person = here.rows("user", id=here.me())[0]
     assert (person["consented_at"], person["declined_at"] is not None) == (None, True)
 
 
@@ -224,7 +204,7 @@ def test_admins_commands_are_refused_to_others_politely(here: World) -> None:
     for command in ("/status", "/retrain", "/releases", "/promote 1", "/rollback"):
         here.says(command)
     here.wait(lambda: sum("只有管理员能用" in text for text in here.chat.texts) == 5)
-    assert own(here, "run") == []
+    assert here.rows("run") == []
 
 
 def forged(here: World, message: Message, data: str) -> str:
@@ -259,7 +239,7 @@ def test_a_press_that_is_repeated_counts_once(here: World) -> None:
     here.telegram.deliver_again()
     here.wait(lambda: "👍 ✓" in answer.buttons)
     here.wait(lambda: all(row["handled_at"] for row in here.rows("update")))
-    assert len(own(here, "rating", user_id=me(here))) == 1
+    assert len(here.rows("rating", user_id=here.me())) == 1
 
 
 def test_a_message_that_telegram_delivers_twice_is_answered_once(here: World) -> None:
@@ -278,12 +258,12 @@ def test_only_a_reply_to_the_prompt_is_a_correction(here: World) -> None:
     prompt = here.said("请回复这条消息")
     here.says("这不是改正")
     other = here.answer(after=prompt)
-    assert own(here, "rating", user_id=me(here)) == []
+    assert here.rows("rating", user_id=here.me()) == []
     here.says(answer.text, reply_to=prompt)
     here.said("和原来的回答一样")
     here.says("这才是", reply_to=prompt)
     here.said("以你写的为准")
-    assert [row["correction"] for row in own(here, "rating", user_id=me(here))] == ["这才是"]
+    assert [row["correction"] for row in here.rows("rating", user_id=here.me())] == ["这才是"]
     assert other.buttons
 
 
@@ -312,8 +292,8 @@ def test_in_a_group_the_bot_speaks_when_spoken_to(here: World) -> None:
     here.says("更好的", chat=group, who=bob, reply_to=prompt)
     here.said("以你写的为准", group)
     users = {row["external_id"]: row["id"] for row in here.rows("user")}
-    assert [row["thumb"] for row in own(here, "rating", user_id=users[str(here.alice.id)])] == ["up"]
-    assert own(here, "rating", user_id=users[str(bob.id)])[-1]["correction"] == "更好的"
+    assert [row["thumb"] for row in here.rows("rating", user_id=users[str(here.alice.id)])] == ["up"]
+    assert here.rows("rating", user_id=users[str(bob.id)])[-1]["correction"] == "更好的"
 
 
 def test_topics_of_a_forum_are_conversations_apart(here: World) -> None:
@@ -330,7 +310,8 @@ def test_flood_control_and_a_bad_gateway_lose_no_tail_and_stall_nobody_else(here
     words = "水满则溢。" * 20
     here.ollama.reply(words, token_seconds=0.02)
     here.says("慢慢说")
-    here.answer(button="⏹ 停止")
+    growing = here.answer(button="⏹ 停止")
+    here.wait(lambda: words.startswith(growing.text), about="the answer has begun")
     here.telegram.inject("editMessageText", status=429, retry_after=2)
     here.telegram.inject("editMessageText", status=502)
     here.telegram.drop("editMessageText")
@@ -353,9 +334,9 @@ def test_who_blocks_the_bot_midway_ends_only_their_own(here: World) -> None:
     here.says("说")
     here.answer(button="⏹ 停止")
     here.alice.blocks()
-    here.wait(lambda: own(here, "answer", text="一二三"))
-    turn_id = own(here, "answer", text="一二三")[0]["turn_id"]
-    here.wait(lambda: own(here, "showing", turn_id=turn_id)[0]["finished_at"])
+    here.wait(lambda: here.rows("answer", text="一二三"))
+    turn_id = here.rows("answer", text="一二三")[0]["turn_id"]
+    here.wait(lambda: here.rows("showing", turn_id=turn_id)[0]["finished_at"])
     for call in here.telegram.refusals:
         assert "blocked by the user" in call.description
         call.injected = True  # it was this test that blocked

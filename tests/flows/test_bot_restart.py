@@ -1,5 +1,8 @@
 """The bot is killed, or told to end, wherever it hurts, and started again: no message and no rating is lost, nobody is
-answered twice, and what was cut off says so."""
+answered twice, and what was cut off says so.
+
+The tests share a bot, which each finds and leaves running, and bring their own people.
+"""
 
 from __future__ import annotations
 
@@ -10,72 +13,74 @@ from pathlib import Path
 import pytest
 
 from storage import updates
-from storage.db import Database
-from tests.bot.running import World, world
+from tests.bot import running
+from tests.bot.running import World
+
+
+@pytest.fixture(scope="module")
+def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running.shared(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
+        yield made
 
 
 @pytest.fixture
-def here(sqlite_db: Database, tmp_path: Path) -> Iterator[World]:
-    with world(sqlite_db, tmp_path) as made:
-        yield made
-        assert made.refused() == []
-        assert made.errors() == []
-        assert made.telegram.token not in made.logged()
+def here(shared: World) -> Iterator[World]:
+    yield shared.meet_alice()
+    assert shared.refused() == []
+    assert shared.errors() == []
 
 
 def test_an_answer_cut_off_by_a_kill_says_so_is_kept_and_can_be_retried_and_who_waited_is_answered(here: World) -> None:
-    here.start()
     here.ollama.reply(tokens=["一", "二", "三"], stalls_after=2)
     here.says("数到三")
     growing = here.answer(button="⏹ 停止")
     here.wait(lambda: growing.text == "一二")
-    here.wait(lambda: any(row["text"] == "一二" for row in here.rows("turn")), about="a checkpoint")
+    here.wait(lambda: here.mine("turn", text="一二"), about="a checkpoint")
     here.says("还有呢")
-    here.wait(lambda: len(here.rows("turn")) == 2)
+    here.wait(lambda: len(here.mine("turn")) == 2)
     here.kill()
 
     here.start()
-    here.wait(lambda: "重启" in growing.text, about="what was cut off says so", timeout=40)
+    here.wait(lambda: "重启" in growing.text, about="what was cut off says so", timeout=30)
     assert growing.text.startswith("一二\n\n")
     assert growing.buttons == ["👍", "👎", "✏️", "🔁 重试"]
-    here.wait(
-        lambda: any(each.text == "You said: 还有呢" for each in here.chat.answers), about="who waited", timeout=30
-    )
+    here.said("You said: 还有呢")
     here.ollama.reply("一二三")
     here.alice.presses(growing, "🔁 重试")
     here.wait(lambda: any(each.text == "一二三" for each in here.chat.answers))
     assert sum("还有呢" in each.text for each in here.chat.answers) == 1
-    assert [row["ended"] for row in here.rows("answer")] == ["interrupted", "complete", "complete"]
+    assert [row["ended"] for row in here.mine("answer")] == ["interrupted", "complete", "complete"]
 
 
 def test_an_update_that_was_stored_and_not_handled_is_handled_at_the_next_start_once(here: World) -> None:
+    here.kill()
     here.says("存了吗")
-    update = here.telegram.updates.pending[0]
+    update = here.telegram.updates.pending[-1]
     here.db.write(updates.store, update["update_id"], update, datetime.now(UTC))  # and killed before it was handled
     here.start()  # Telegram delivers it again: it was not told that we have it
     assert here.answer().text == "You said: 存了吗"
-    here.wait(lambda: here.rows("update")[0]["handled_at"])
+    here.wait(lambda: here.rows("update", update_id=update["update_id"])[0]["handled_at"])
     here.says("再来")
-    here.wait(lambda: len(here.rows("answer")) == 2)
-    assert [row["text"] for row in here.rows("message")] == ["存了吗", "再来"]
+    here.wait(lambda: len(here.mine("answer")) == 2)
+    assert [row["text"] for row in here.mine("message")] == ["存了吗", "再来"]
 
 
 def test_an_update_that_could_not_be_stored_is_not_confirmed_and_comes_again_after_a_kill(here: World) -> None:
-    here.start()
+    delivered = len(here.telegram.updates.delivered)
     with here.db.engine.begin():  # nobody else may write meanwhile
         here.says("存不了")
-        here.wait(lambda: len(here.telegram.updates.delivered) == 1, about="the bot has it in its memory")
+        here.wait(lambda: len(here.telegram.updates.delivered) > delivered, about="the bot has it in its memory")
         here.kill()
-    assert here.rows("update") == []
+    [update] = here.telegram.updates.delivered[delivered:]
+    assert here.rows("update", update_id=update["update_id"]) == []
     here.start()
     assert here.answer().text == "You said: 存不了"
 
 
 def test_a_press_that_was_stored_and_not_handled_counts_after_a_kill_and_is_not_answered_twice(here: World) -> None:
-    here.start()
     here.says("你好")
     answer = here.answer()
-    here.wait(lambda: here.rows("showing")[0]["finished_at"])
+    here.wait(lambda: here.mine("showing")[0]["finished_at"])
     here.kill()
     press = here.alice.presses(answer, "👍")
     update = here.telegram.updates.pending[-1]
@@ -83,45 +88,44 @@ def test_a_press_that_was_stored_and_not_handled_counts_after_a_kill_and_is_not_
     press.answered = True  # and killed just then: a second answer would be refused
     here.start()
     here.wait(lambda: "👍 ✓" in answer.buttons)
-    assert [row["thumb"] for row in here.rows("rating")] == ["up"]
+    assert [row["thumb"] for row in here.mine("rating")] == ["up"]
 
 
 def test_an_answer_that_was_recorded_and_not_shown_is_shown_after_a_kill_once(here: World) -> None:
-    here.start()
-    here.ollama.reply(tokens=["好", "的"], token_seconds=0.3)
+    fault = here.telegram.inject("editMessageText", status=502, times=1000)
+    here.ollama.reply("好的")
     here.says("在吗")
     here.answer(button="⏹ 停止")
-    here.telegram.inject("editMessageText", status=502, times=1000)
-    here.wait(lambda: here.rows("answer"), about="the answer is recorded")
+    here.wait(lambda: here.mine("answer"), about="the answer is recorded")
     here.kill()
-    here.telegram._faults.clear()
-    assert here.rows("delivery") == []
+    fault.times = 0
+    assert here.rows("delivery", chat=str(here.alice.id)) == []
     here.start()
     assert here.answer().text == "好的"
     assert [each.text for each in here.chat.answers] == ["好的"]
-    here.wait(lambda: here.rows("showing")[0]["finished_at"])
-    here.stop()
+    here.wait(lambda: here.mine("showing")[0]["finished_at"])
+    assert here.stop() == 0
     here.start()
     here.says("再见")
     here.wait(lambda: len(here.chat.answers) == 2)
 
 
 def test_told_to_end_it_lets_short_answers_finish_marks_long_ones_and_waits_with_the_rest(here: World) -> None:
-    here.start(grace_seconds=1.5)
+    asked = len(here.ollama.of("/api/chat"))
     here.ollama.reply(tokens=["短"], token_seconds=1.0)
     here.says("短的")
     bob = here.telegram.user("Bob")
     chat = here.telegram.private(bob)
-    here.wait(lambda: len(here.ollama.of("/api/chat")) == 1)
+    here.wait(lambda: len(here.ollama.of("/api/chat")) == asked + 1)
     here.ollama.reply(tokens=["长", "的"], stalls_after=1)
     here.says("长的", who=bob, chat=chat)
     here.says("等着", who=bob, chat=chat)
-    here.wait(lambda: len(here.rows("turn")) == 3)
+    here.wait(lambda: len(here.rows("message", text="等着")) == 1)
     here.wait(lambda: any(each.text == "长" for each in chat.answers))
     assert here.stop() == 0
     assert here.answer().text == "短"
     cut = next(each for each in chat.answers if "重启" in each.text)
     assert cut.text.startswith("长\n\n")
-    assert [row["state"] for row in here.rows("turn")] == ["closed", "closed", "waiting"]
+    assert [row["state"] for row in here.rows("turn")[-3:]] == ["closed", "closed", "waiting"]
     here.start()
-    here.wait(lambda: any(each.text == "You said: 等着" for each in chat.answers))
+    here.said("You said: 等着", chat)

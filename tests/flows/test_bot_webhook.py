@@ -18,7 +18,7 @@ from tests.bot.running import REPOSITORY, SECRET, World, free_port, world
 
 @pytest.fixture
 def here(sqlite_db: Database, tmp_path: Path) -> Iterator[World]:
-    with world(sqlite_db, tmp_path) as made:
+    with world(sqlite_db, tmp_path, speed=1) as made:
         yield made
         assert made.refused() == []
         assert made.telegram.token not in made.logged()
