@@ -82,16 +82,28 @@ class Part:
             self.process.wait()
         say.print(f"○ {self.name}")
 
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+
 
 def run_all(chosen: Settings, db: Database) -> int:
-    """Until Ctrl-C or SIGTERM. Returns the exit code: 1 where nothing could be served from the start."""
+    """Until Ctrl-C or SIGTERM; a second one waits for no part. Returns the exit code: 1 where nothing could be served
+    from the start."""
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
     running: list[Part] = []
+
+    def told_to_stop(*_: object) -> None:
+        if stop.is_set():
+            for part in running:
+                part.kill()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, told_to_stop)
     try:
         if not _serving(chosen, running, stop):
-            return 1
+            return 0 if stop.is_set() else 1
         _advise(chosen, db)
         for part in parts(chosen):
             running.append(part)
@@ -141,12 +153,18 @@ def _serving(chosen: Settings, running: list[Part], stop: threading.Event) -> bo
 
 def _answers(client: Ollama, engine: Part, stop: threading.Event) -> bool:
     until = time.monotonic() + ENGINE_READY_SECONDS
-    while time.monotonic() < until and not stop.is_set():
+    while not stop.is_set():
         if engine.process is not None and engine.process.poll() is not None:
+            say.print(f"The engine ended with {engine.process.returncode}: the lines above say why.")
             return False
         try:
             library.version(client)
-        except ServingError:
+        except ServingError as error:
+            if time.monotonic() > until:
+                say.print(
+                    f"The engine does not answer after {ENGINE_READY_SECONDS:.0f} s ({error}). Start Ollama instead."
+                )
+                return False
             stop.wait(0.2)
         else:
             return True
@@ -154,10 +172,13 @@ def _answers(client: Ollama, engine: Part, stop: threading.Event) -> bool:
 
 
 def loopback_address(host: str) -> tuple[str, int] | None:
-    """Where an engine of ours may listen in Ollama's place; None where that is another machine."""
+    """Where an engine of ours may listen in Ollama's place; None where that is another machine, or more than a server:
+    one behind TLS or under a path. Ports are those that Ollama's client would ask."""
     parts = urlsplit(host if "://" in host else f"//{host}")
     name = parts.hostname or "127.0.0.1"
-    return (name, parts.port or 11434) if name in {"127.0.0.1", "localhost", "::1"} else None
+    if name not in {"127.0.0.1", "localhost", "::1"} or parts.scheme not in {"", "http"} or parts.path.strip("/"):
+        return None
+    return name, parts.port or (80 if parts.scheme else 11434)
 
 
 def _advise(chosen: Settings, db: Database) -> None:
