@@ -25,6 +25,7 @@ from huigan.texts import locale_of, text, told
 from huigan.turns import feedback
 from huigan.turns.answering import Phase, View
 from huigan.turns.desk import Desk, Watched
+from huigan.turns.history import begins_to_forget
 from storage import answers, chats, deliveries, messages, showings, turns, users
 from storage.db import Database
 from storage.records import WHOLE, Answer, ChatKind, Ended, Turn, TurnState
@@ -46,6 +47,7 @@ class Shown:
     message_id: int | None  # that shows it so far
     delivered: tuple[str, ...]  # messages that hold parts of its answer, in order
     is_finished: bool
+    begins_to_forget: bool
 
 
 class Shows:
@@ -165,7 +167,7 @@ def _frame(view: View, locale: str) -> str:
 
 
 def _last_words(shown: Shown) -> list[Piece]:
-    note = _note(shown.turn, shown.locale)
+    note = _note(shown)
     if shown.answer is None:
         return plain(note)
     try:
@@ -176,7 +178,14 @@ def _last_words(shown: Shown) -> list[Piece]:
         return plain(f"{shown.answer.text}\n\n{note}")
 
 
-def _note(turn: Turn, locale: str) -> str:
+def _note(shown: Shown) -> str:
+    notes = [_how_it_ended(shown.turn, shown.locale)]
+    if shown.answer is not None and shown.begins_to_forget:
+        notes.append(text(shown.locale, "ended.forgot", dropped=shown.answer.seen.dropped))
+    return "\n".join(filter(None, notes))
+
+
+def _how_it_ended(turn: Turn, locale: str) -> str:
     if turn.ended is Ended.LENGTH:
         return text(locale, "ended.length")
     if turn.ended in {Ended.STOPPED, Ended.WITHDRAWN}:
@@ -220,4 +229,5 @@ def _shown(session: Session, turn_id: int) -> Shown:
         int(showing.message) if showing.message else None,
         tuple(each.message for each in deliveries.of_answer(session, answer.id)) if answer else (),
         showing.finished_at is not None,
+        answer is not None and begins_to_forget(session, answer),
     )

@@ -28,6 +28,7 @@ from huigan.texts import text as words
 from huigan.turns import feedback
 from huigan.turns.answering import Phase, View
 from huigan.turns.desk import Desk, Watched
+from huigan.turns.history import begins_to_forget
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet, open_turn, start_over
 from storage import deliveries, users
 from storage.db import Database
@@ -128,6 +129,8 @@ async def _close(chat: Chat, view: View) -> None:
         chat.write(told(chat.locale, "error", view.error, view.params) + "\n")
     elif view.ended in {Ended.LENGTH, Ended.STOPPED}:
         chat.say(f"ended.{view.ended}")
+    if view.answer is not None and await chat.db.aread(begins_to_forget, view.answer):
+        chat.say("ended.forgot", dropped=view.answer.seen.dropped)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,12 @@ def of_messages(session: Session, message_ids: Iterable[int]) -> list[Answer]:
     return sorted((found for query in queries for found in _every(session, query)), key=lambda each: each.id)
 
 
+def first_that_dropped(session: Session, conversation_id: int) -> int | None:
+    """The id of a conversation's first answer that was not given all that was said before."""
+    dropped = select(answer.c.id).where(answer.c.conversation_id == conversation_id, answer.c.dropped > 0)
+    return session.scalar(dropped.order_by(answer.c.id).limit(1))
+
+
 def many(session: Session, answer_ids: Iterable[int]) -> dict[int, Answer]:
     queries = (select(answer).where(answer.c.id.in_(ids)) for ids in batches(answer_ids))
     return {found.id: found for query in queries for found in _every(session, query)}

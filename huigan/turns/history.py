@@ -34,6 +34,12 @@ def lines_for(session: Session, message_id: int) -> tuple[list[Line], str | None
     return [*lines, Line("message", message.id, message.text)], chat.system
 
 
+def begins_to_forget(session: Session, answer: Answer) -> bool:
+    """Whether it is its conversation's first answer that was not given the oldest messages: people are told so then,
+    and not again until /new."""
+    return answer.seen.dropped > 0 and answers.first_that_dropped(session, answer.conversation_id) == answer.id
+
+
 def prompt_of(session: Session, answer: Answer) -> list[dict[str, str]]:
     """The exact chat messages, system first and the question last, that `answer` was given to.
 

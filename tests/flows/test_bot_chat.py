@@ -346,3 +346,15 @@ def test_a_message_too_deep_for_the_context_is_told_so(here: World) -> None:
     here.says("长" * 4000)
     failed = here.answer(button="🔁 重试")
     assert "太长了" in failed.text
+
+
+def test_that_the_oldest_messages_are_left_out_is_said_once_until_a_new_conversation(here: World) -> None:
+    shown: Message | None = None
+    for number, words in enumerate(("一" * 1000, "二" * 1000, "三" * 1000, "/new", "四" * 1000)):
+        here.says(words)
+        if words == "/new":
+            here.said("重新开始")
+            continue
+        shown = here.answer(after=shown)
+        assert ("最早的 2 条" in shown.text) == (number == 1), shown.text[-100:]
+    assert [row["dropped"] for row in here.mine("answer")] == [0, 2, 4, 0]

@@ -6,11 +6,11 @@ import pytest
 from sqlalchemy.orm import Session
 
 from huigan.turns import history
-from huigan.turns.history import lines_for
+from huigan.turns.history import begins_to_forget, lines_for
 from huigan.turns.opening import Place, Speaker, meet
 from storage import answers, messages, turns
 from storage.db import Database
-from storage.records import ChatKind, Ended, Seen
+from storage.records import Answer, ChatKind, Ended, Seen
 from tests.huigan.turns.conftest import AT
 
 
@@ -48,3 +48,19 @@ def test_a_reply_to_an_answer_of_long_ago_continues_from_there(
     [old] = sqlite_db.read(answers.of_message, said[1])
     reply = sqlite_db.write(say, 1, "reply", old.id)
     assert sqlite_db.read(texts, reply) == ["m0", "a0", "m1", "a1", "mreply"]
+
+
+def test_only_the_first_answer_that_lacked_the_oldest_messages_begins_to_forget(sqlite_db: Database) -> None:
+    def answered(session: Session, dropped: list[int]) -> list[Answer]:
+        _, conversation = meet(session, Place("terminal", "ann", ChatKind.PRIVATE), Speaker("ann"), AT)
+        made = []
+        for number, count in enumerate(dropped):
+            message = messages.add(session, conversation.id, 1, "m", f"s{number}", AT)
+            assert message is not None
+            turn = turns.wait(session, conversation.id, message.id, 1, AT)
+            seen = Seen("", [], count, "", {})
+            made.append(answers.add(session, turn, "a", seen, Ended.COMPLETE, AT, tag="t"))
+        return made
+
+    made = sqlite_db.write(answered, [0, 2, 0, 4])
+    assert [sqlite_db.read(begins_to_forget, each) for each in made] == [False, True, False, False]
