@@ -151,7 +151,9 @@ class World:
         return [f"{call.method}: {call.description} {call.params}" for call in self.telegram.refusals]
 
 
-def serve(db: Database, tag: str = TAG, weights: str | None = "/weights") -> Release:
+def serve(
+    db: Database, tag: str = TAG, weights: str | None = "/weights", context_tokens: int = CONTEXT_TOKENS
+) -> Release:
     """A release that is live, as `huigan base add` leaves it."""
     at = datetime.now(UTC)
 
@@ -166,7 +168,7 @@ def serve(db: Database, tag: str = TAG, weights: str | None = "/weights") -> Rel
             weights=weights,
             template=CHATML,
             system="你是回甘。",
-            parameters={"num_ctx": CONTEXT_TOKENS, "num_predict": 9000},
+            parameters={"num_ctx": context_tokens, "num_predict": 9000},
             scorecard=None,
             verdict=None,
             created_at=at,
