@@ -102,6 +102,7 @@ def train(
         tokenizer = load_tokenizer(weights_dir)
         fit = fitting(tokenizer, methods.ordered(rows, stage, recipe.seed), stage, recipe.data)
         result = run_within_memory(Job(weights_dir, adapter, recipe, stage, fit, tokenizer, out_dir, progress))
+        hand_memory_back()
         checkpoints.record(out_dir, key, result)
     shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
     return located(result, out_dir)
@@ -167,10 +168,15 @@ def run_within_memory(job: Job) -> dict[str, Any]:
                 raise
             if (smaller := halved(settings, job.stage)) is None:
                 raise TrainingFailed("out_of_memory", batch=settings.batch) from error
-        # Out here the traceback, which held the tensors, is gone.
-        gc.collect()
-        torch.cuda.empty_cache()
+        hand_memory_back()  # out here the traceback, which held the tensors, is gone
         settings = smaller
+
+
+def hand_memory_back() -> None:
+    """To the next stage, and to the server, which has to load the candidate beside what it serves now. The Trainer and
+    its model lie in cycles, and the allocator keeps for itself what they leave; the CUDA context stays."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import json
 import math
 import os
@@ -16,7 +17,9 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModelForCausalLM
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from storage.recipe import BadRecipe, Stage
 from tests.huigan.llama.tiny import tiny_llama
@@ -143,6 +146,27 @@ def test_four_bits_train_on_a_cpu_too(tiny: Path, tmp_path: Path) -> None:
     trained = train(tiny, rows("sft"), tiny_recipe(train={"load_in_4bit": True}), tmp_path, stage="sft")
     assert trained.in_4bit
     assert any(tensor.abs().max() > 0 for name, tensor in weights(trained).items() if "lora_B" in name)
+
+
+def models() -> int:
+    return sum(type(each) in (PeftModelForCausalLM, LlamaForCausalLM) for each in gc.get_objects())
+
+
+def test_trainer_and_server_fighting_over_vram_after_a_stage_no_model_is_held(
+    tiny: Path, tmp_path: Path, cycles_are_kept: None
+) -> None:
+    """The Trainer and its model lie in cycles: without a collection they would keep the card until chance has them."""
+    before = models()
+    train_stages(tiny, {"sft": rows("sft"), "dpo": rows("dpo")}, tiny_recipe(), tmp_path)
+    assert models() == before
+
+
+@pytest.fixture
+def cycles_are_kept() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 # ---- kills and resuming
