@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# A child's exit code: the run is as it was, and another attempt may succeed where this one could not go on.
+HANDED_BACK = os.EX_TEMPFAIL
+
 # A child's environment must say these before it starts: the libraries read them when they are loaded.
 CHILD_ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads beside any busy process: no progress at all

@@ -28,7 +28,7 @@ from storage import runs
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
-from trainer import pipeline
+from trainer import HANDED_BACK, pipeline
 from trainer.release import AttemptOver
 from trainer.stages import Work
 
@@ -115,16 +115,24 @@ def bars(console: Console, locale: str | None) -> Iterator[Bars]:
 def main(
     db: Database, run_id: int, attempt: int, home: Path, client: Ollama, *, locale: str | None = None, **options: Any
 ) -> int:
-    """The exit code. `options` are those of `Work` that have defaults."""
-    run = db.read(runs.get, run_id)
-    if (run.attempt, run.state) != (attempt, RunState.RUNNING):
-        log.warning("run %d is %s at attempt %d: nothing to do for attempt %d", run_id, run.state, run.attempt, attempt)
-        return NOT_OURS
-    with bars(Console(stderr=True), locale) as shown:
-        return walk(db, run, home, client, Teller(db, run, shown), locale=locale, **options)
+    """The exit code. `options` are those of `Work` that have defaults.
+
+    HANDED_BACK where the database stays away: it cannot be told so, and what was done is kept for the next attempt.
+    """
+    try:
+        run = db.read(runs.get, run_id)
+        if (run.attempt, run.state) != (attempt, RunState.RUNNING):
+            log.warning("run %d is %s at attempt %d: nothing is to do for %d", run_id, run.state, run.attempt, attempt)
+            return NOT_OURS
+        with bars(Console(stderr=True), locale) as shown:
+            return walk(db, run, home, client, Teller(db, run, shown), locale=locale, **options)
+    except OperationalError as error:
+        log.warning("run %d: the database stays away (%s): handed back", run_id, type(error.orig).__name__)
+        return HANDED_BACK
 
 
 def walk(db: Database, run: Run, home: Path, client: Ollama, tell: Teller, **options: Any) -> int:
+    """Raises OperationalError, and nothing else."""
     try:
         recipe = Recipe.from_dict(run.recipe)
         released = pipeline.run(Work(db, run, recipe, home, client, now, tell, **options))
@@ -134,6 +142,8 @@ def walk(db: Database, run: Run, home: Path, client: Ollama, tell: Teller, **opt
     except Cancelled:
         db.write(end, run, RunState.CANCELLED)
         return DONE
+    except OperationalError:
+        raise
     except Exception as error:
         log.exception("run %d: attempt %d failed", run.id, run.attempt)
         db.write(operate.fail, run.id, run.attempt, failure_of(error), now())

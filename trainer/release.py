@@ -5,23 +5,38 @@ Nothing that answers now is touched until the one transaction at the end, which 
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from huigan.operate import releases, tags
 from huigan.serving import library
-from huigan.serving.errors import Busy, Crashed, Loading, NotRunning, ServingError, Stalled
+from huigan.serving.errors import Busy, Crashed, Loading, NotRunning, OutOfMemory, ServingError, Stalled
+from storage import releases as release_rows
+from storage import runs
 from storage.records import RunState
 from trainer.gate import Verdict
 from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, RunFailed, Taught, Work, tokenizer_of
 from trainer.tokens import render_ids
 
-PASSING = (NotRunning, Busy, Loading, Crashed, Stalled)  # an Ollama that restarts, or is asked for too much
-PAUSE_SECONDS = 5.0
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Move = Callable[[Session, int, int, Mapping[str, Any], str, datetime], object]
+
+# An Ollama that restarts, or is asked for too much. Memory passes, too: for a file to be loaded Ollama itself unloads
+# runners that are idle, so what is waited for is somebody's answer, or a driver that tells late what is free again.
+PASSING = (NotRunning, Busy, Loading, Crashed, Stalled, OutOfMemory)
+PAUSE_SECONDS, PAUSES = 5.0, 10
 STOPPING_TOKENS = 256  # a greeting is answered in fewer, also where a demo's answers are cut sooner
 
 
@@ -45,13 +60,31 @@ def release(work: Work, origin: Origin, taught: Taught, merged: Merged, card: Sc
     tag = tags.name_of(
         f"run{work.run.id}", merged.sha256, artefact["template"], artefact["system"], artefact["parameters"]
     )
-    patiently(work, lambda: serve(work, tag, artefact))
-    try:
+    with withdrawn_where_it_fails(work, tag):
+        patiently(work, lambda: serve(work, tag, artefact))
         patiently(work, lambda: try_out(work, tag, artefact["system"], taught))
-    except RunFailed:
-        library.delete(work.client, tag)
+        return publish(work, tag, artefact)
+
+
+@contextmanager
+def withdrawn_where_it_fails(work: Work, tag: str) -> Iterator[None]:
+    """No tag stays in Ollama that nothing names. Where only the database is away, the next attempt will want it."""
+    try:
+        yield
+    except OperationalError:
         raise
-    return publish(work, tag, artefact)
+    except Exception:
+        withdraw(work, tag)
+        raise
+
+
+def withdraw(work: Work, tag: str) -> None:
+    """Unless a release is called so: another attempt may have made the very same file."""
+    try:
+        if work.db.read(release_rows.by_tag, tag) is None:
+            library.delete(work.client, tag)
+    except (OperationalError, ServingError) as error:
+        log.warning("run %d: tag %s stays in Ollama: %s", work.run.id, tag, error)
 
 
 def described(
@@ -103,39 +136,44 @@ def try_out(work: Work, tag: str, system: str, taught: Taught) -> None:
 
 
 def publish(work: Work, tag: str, artefact: dict[str, Any]) -> Released:
-    run, at = work.run, work.now()
-    if work.recipe.approval == "approve":
-        proposed = work.db.write(releases.propose, run.id, run.attempt, artefact, tag, at)
-        if proposed is None:
-            raise AttemptOver
-        return Released(RunState.AWAITING_APPROVAL, tag, proposed.id)
-    published = work.db.write(releases.publish, run.id, run.attempt, artefact, tag, at)
-    if published is None:
-        raise AttemptOver
-    if work.alias is not None:
+    """Raises AttemptOver."""
+    asks_first = work.recipe.approval == "approve"
+    act: Move = releases.propose if asks_first else releases.publish
+    state = RunState.AWAITING_APPROVAL if asks_first else RunState.RELEASED
+    last_move(work, state, lambda: work.db.write(act, work.run.id, work.run.attempt, artefact, tag, work.now()))
+    released = patiently(work, lambda: work.db.read(release_rows.by_tag, tag))
+    if work.alias is not None and not asks_first:
         tags.point(work.client, work.alias, tag)
-    return Released(RunState.RELEASED, tag, published.release.id)
+    return Released(state, tag, released.id if released else None)
 
 
 def turn_down(work: Work, artefact: dict[str, Any], merged: Merged) -> Released:
-    """The file is of no more use; its scorecard is."""
-    kept = work.db.write(releases.turn_down, work.run.id, work.run.attempt, artefact, work.now())
-    if kept is None:
-        raise AttemptOver
+    """The file is of no more use; its scorecard is. Raises AttemptOver."""
+    run, state = work.run, RunState.REJECTED
+    last_move(work, state, lambda: work.db.write(releases.turn_down, run.id, run.attempt, artefact, work.now()))
     if merged.path is not None:
         merged.path.unlink(missing_ok=True)
-    return Released(RunState.REJECTED, None, None)
+    return Released(state, None, None)
 
 
-def patiently(work: Work, act: Callable[[], None]) -> None:
-    """Hours of training are not thrown away because Ollama restarts. Other errors pass at once."""
+def last_move(work: Work, state: RunState, write: Callable[[], object]) -> None:
+    """`write` gives None where the attempt is over; or where it ended the run before, and the word of it was lost."""
+    if patiently(work, write) is None:
+        known = patiently(work, lambda: work.db.read(runs.get, work.run.id))
+        if (known.attempt, known.state) != (work.run.attempt, state):
+            raise AttemptOver
+
+
+def patiently(work: Work, act: Callable[[], T]) -> T:
+    """Hours of training are not thrown away because Ollama or the database is away. Other errors pass at once."""
     until = time.monotonic() + work.patience_seconds
     while True:
         try:
             return act()
-        except PASSING as error:
+        except (*PASSING, OperationalError) as error:
             if time.monotonic() > until:
                 raise
-            waiting: ServingError = error
-        work.tell("release", f"waiting: {waiting.code}", 0, 0)
-        time.sleep(min(PAUSE_SECONDS, work.patience_seconds))
+            waiting = error.code if isinstance(error, ServingError) else None
+        if waiting is not None:
+            work.tell("release", f"waiting: {waiting}", 0, 0)
+        time.sleep(min(PAUSE_SECONDS, work.patience_seconds / PAUSES))

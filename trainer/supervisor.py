@@ -30,7 +30,7 @@ from huigan.operate import workers
 from storage import runs
 from storage.db import Database
 from storage.records import Run, RunState
-from trainer import CHILD_ENVIRONMENT, leash
+from trainer import CHILD_ENVIRONMENT, HANDED_BACK, leash
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ class Supervisor:
         known, code = runs.get(session, child.run.id), child.process.returncode
         if (known.attempt, known.state) != (child.run.attempt, RunState.RUNNING):
             return None
-        if orderly or code < 0 or known.cancel_asked_at is not None:
+        if orderly or code < 0 or code == HANDED_BACK or known.cancel_asked_at is not None:
             return operate.lose(session, known, at, orderly=orderly)
         error = {"code": "child_ended", "exit": code, "last": last_exception(child.stderr), "log": child.stderr.name}
         return operate.fail(session, known.id, known.attempt, error, at)

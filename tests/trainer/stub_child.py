@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from storage import runs
 from storage.db import connect
 from storage.records import RunState
+from trainer import HANDED_BACK
 
 
 def main(act: str, url: str, run_id: int, attempt: int, folder: Path) -> None:
@@ -25,6 +26,8 @@ def main(act: str, url: str, run_id: int, attempt: int, folder: Path) -> None:
         move(runs.move, run_id, attempt, RunState.RUNNING, RunState.BUILT, datetime.now(UTC))
     elif act == "crash":
         raise ValueError("what a person wrote")
+    elif act == "hand_back":
+        sys.exit(HANDED_BACK)
     elif act == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     elif act == "stubborn":

@@ -12,17 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from sqlalchemy.exc import OperationalError
 
+from huigan.operate import releases as operated
 from huigan.serving.client import Ollama
 from huigan.texts import DEFAULT_LOCALE, catalogue
 from storage import outbox, releases, runs
+from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
 from tests.fakes import ollama as faults
 from tests.fakes.ollama import FakeOllama, Reply
 from tests.trainer.community import AT
-from tests.trainer.world import World, counting_ollama, tiny_base, tiny_recipe
-from trainer import child, pipeline, stages
+from tests.trainer.world import Away, World, counting_ollama, tiny_base, tiny_recipe
+from trainer import HANDED_BACK, child, pipeline, stages
 from trainer.release import Released
 from trainer.stages import RunFailed, Work
 
@@ -56,8 +59,9 @@ def work_of(world: World, run: Run, *, until: str | None = None, **options: Any)
             raise Halt
 
     recipe = Recipe.from_dict(run.recipe)
-    patience = {"patience_seconds": 0.0, "threads": 1}
-    return Work(world.db, run, recipe, world.home, Ollama(world.ollama.host), child.now, tell, **patience | options)
+    given = {"db": world.db, "patience_seconds": 0.0, "threads": 1} | options
+    client = Ollama(world.ollama.host)
+    return Work(run=run, recipe=recipe, home=world.home, client=client, now=child.now, tell=tell, **given)
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +217,7 @@ def test_an_ollama_that_cannot_take_the_file_fails_the_run_alone(
     world.ollama.inject("/api/create" if status == 200 else "/api/generate", status, error, times=99)
     assert walk(world, the_run(world)) == child.FAILED
     assert the_run(world).error == {"code": code}
+    assert world.ollama.tags == {}
     assert world.tag() == "base:1"
     assert notices(world) == ["run_failed"]
 
@@ -220,6 +225,67 @@ def test_an_ollama_that_cannot_take_the_file_fails_the_run_alone(
 def test_an_ollama_that_is_busy_for_a_moment_is_waited_for(world: World) -> None:
     world.ollama.inject("/api/generate", *faults.BUSY, times=1)
     assert pipeline.run(work_of(world, the_run(world), patience_seconds=0.2)).state is RunState.RELEASED
+
+
+def test_trainer_and_server_fighting_over_vram_end_it_by_waiting(world: World) -> None:
+    """The trainer has let go of its memory; somebody's answer may still hold the rest for a while."""
+    world.ollama.inject("/api/generate", *faults.OUT_OF_MEMORY, times=2)
+    assert pipeline.run(work_of(world, the_run(world), patience_seconds=2)).state is RunState.RELEASED
+    assert world.tag() in world.ollama.tags
+
+
+@pytest.mark.parametrize("approval", ["auto", "approve"])
+def test_a_finished_run_outlives_a_database_that_is_away(world: World, approval: str) -> None:
+    run = with_recipe(the_run(world), approval=approval)
+    away = Away(world.db, times=2)
+    released = pipeline.run(work_of(world, run, patience_seconds=2))
+    assert away.times == 0
+    assert released.state is the_run(world).state
+    assert released.tag in world.ollama.tags
+
+
+def test_a_refused_run_outlives_a_database_that_is_away(world: World) -> None:
+    strict = with_recipe(the_run(world), gate={"min_recall": 1.0})
+    away = Away(world.db, times=2)
+    assert pipeline.run(work_of(world, strict, patience_seconds=2)).state is the_run(world).state is RunState.REJECTED
+    assert away.times == 0
+
+
+def test_a_database_that_stays_away_hands_the_run_back(world: World) -> None:
+    """It goes away while the release is tried, when all the work is done."""
+    away, counted = Away(world.db), world.ollama.answer
+
+    def leave(exchange: faults.Exchange) -> Reply:
+        away.times = 10**6
+        return counted(exchange)
+
+    world.ollama.answer = leave
+    options = {"patience_seconds": 0.0, "threads": 1}
+    assert child.main(world.db, 1, 1, world.home, Ollama(world.ollama.host), **options) == HANDED_BACK
+    away.times, world.ollama.answer = 0, counted
+    assert the_run(world).state is RunState.RUNNING
+    again = world.hand_on(the_run(world))
+    assert child.main(world.db, 1, again.attempt, world.home, Ollama(world.ollama.host), **options) == child.DONE
+    assert the_run(world).state is RunState.RELEASED
+    assert world.tag() in world.ollama.tags
+
+
+def test_a_commit_whose_confirmation_was_lost_is_not_taken_for_anothers(world: World) -> None:
+    class Wordless(Database):
+        lost = 0
+
+        def write(self, fn: Any, *args: Any, **kwargs: Any) -> Any:
+            done = super().write(fn, *args, **kwargs)
+            if fn is operated.publish and not self.lost:
+                self.lost += 1
+                raise OperationalError("COMMIT", {}, ConnectionError("the connection broke"))
+            return done
+
+    db = Wordless(world.db.engine)
+    released = pipeline.run(work_of(world, the_run(world), db=db, patience_seconds=2))
+    assert (db.lost, released.state) == (1, RunState.RELEASED)
+    assert world.tag() == released.tag
+    assert released.tag in world.ollama.tags
 
 
 def test_the_next_run_is_compared_with_the_live_file_itself(world: World) -> None:
@@ -269,6 +335,7 @@ def test_a_zombie_that_is_past_its_last_report_publishes_nothing(world: World) -
     world.hand_on(zombie)
     with pytest.raises(child.AttemptOver):
         pipeline.run(work_of(world, zombie))
+    assert world.ollama.tags == {}
     assert world.tag() == "base:1"
     assert the_run(world).state is RunState.RUNNING
 

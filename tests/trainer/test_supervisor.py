@@ -129,6 +129,18 @@ def test_a_run_whose_children_are_killed_is_tried_three_times(sqlite_db: Databas
     assert sorted(each.name for each in tmp_path.glob(f"{run.id}-?")) == [f"{run.id}-{n}" for n in (1, 2, 3)]
 
 
+def test_a_run_that_its_child_hands_back_is_tried_again(sqlite_db: Database, url: str, tmp_path: Path) -> None:
+    run = queue(sqlite_db)
+    with supervised(sqlite_db, url, tmp_path, "hand_back"):
+        until(lambda: sqlite_db.read(runs.get, run.id).attempt == 2)
+    assert [each.after for each in sqlite_db.read(runs.events, run.id)][:4] == [
+        "QUEUED",
+        "RUNNING",
+        "QUEUED",
+        "RUNNING",
+    ]
+
+
 def test_a_command_that_is_not_there_fails_the_run_and_not_the_supervisor(sqlite_db: Database, tmp_path: Path) -> None:
     run = queue(sqlite_db)
     supervisor = Supervisor(sqlite_db, lambda _: ["/no/such/program"], tmp_path / "logs", pace=PACE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError
 
 from storage import artefacts, deployments, runs
 from storage.db import Database, connect
@@ -23,6 +27,19 @@ from trainer import CHILD_ENVIRONMENT, stages
 from trainer.tokens import render_ids
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Away:
+    """Refuses the next `times` transactions of a database, as one does that is away for a while."""
+
+    def __init__(self, db: Database, times: int = 0) -> None:
+        self.times = times
+        event.listen(db.engine, "begin", self.refuse, insert=True)
+
+    def refuse(self, _connection: Connection) -> None:
+        if self.times > 0:
+            self.times -= 1
+            raise OperationalError("BEGIN", {}, sqlite3.OperationalError("database is locked"))
 
 
 def tiny_base(folder: Path) -> Path:
