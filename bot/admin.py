@@ -13,22 +13,21 @@ from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
 from bot.places import place_of, speaker_of, spot_of
 from bot.screen import Screen
+from bot.status import status, time_of
 from huigan.operate import releases as operate_releases
 from huigan.operate import runs as operate_runs
-from huigan.operate import workers
 from huigan.operate.recipes import NoSuchRecipe
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import locale_of, text, told
 from huigan.turns.opening import meet
-from storage import deployments, ratings, releases, runs, turns
+from storage import deployments, releases
 from storage.db import Database
 from storage.recipe import BadRecipe, Recipe
-from storage.records import Run, RunState, TurnState, User
+from storage.records import User
 
 LISTED_RELEASES = 15
-LISTED_RUNS = 3
 
 Act = Callable[[User, str, list[str], Callable[[str], Awaitable[None]]], Awaitable[str]]
 
@@ -71,7 +70,7 @@ class Admin:
         return handle
 
     async def _status(self, user: User, locale: str, args: list[str], say: object) -> str:
-        return await self._db.aread(_status, locale, datetime.now(UTC))
+        return await self._db.aread(status, locale, datetime.now(UTC))
 
     async def _releases(self, user: User, locale: str, args: list[str], say: object) -> str:
         return await self._db.aread(_releases, locale)
@@ -126,39 +125,6 @@ def _refused(refusal: Refusal, locale: str) -> str:
     return told(locale, "refusal", refusal.code, params)
 
 
-def _status(session: Session, locale: str, at: datetime) -> str:
-    live = deployments.live(session)
-    open_turns = turns.unclosed(session)
-    streaming = sum(turn.state is TurnState.OPEN for turn in open_turns)
-    lines = [
-        text(locale, "admin.status_no_live")
-        if live is None
-        else text(
-            locale,
-            "admin.status_live",
-            release=live.release.id,
-            tag=live.release.tag,
-            since=_time(live.deployment.since_at),
-        ),
-        text(locale, "admin.status_turns", streaming=streaming, waiting=len(open_turns) - streaming),
-        text(
-            locale,
-            "admin.status_ratings",
-            ratings=len(ratings.counting(session)),
-            raters=ratings.raters(session),
-        ),
-        text(locale, "admin.status_trainer" if workers.is_alive(session, at) else "admin.status_no_trainer"),
-    ]
-    return "\n".join([*lines, *(_run(each, locale) for each in runs.newest(session, LISTED_RUNS))])
-
-
-def _run(run: Run, locale: str) -> str:
-    state = told(locale, "state", run.state)
-    if run.state is RunState.RUNNING and run.stage:
-        return text(locale, "admin.status_run_stage", run=run.id, state=state, stage=told(locale, "stage", run.stage))
-    return text(locale, "admin.status_run", run=run.id, state=state)
-
-
 def _releases(session: Session, locale: str) -> str:
     live = deployments.live(session)
     live_id = live.release.id if live else None
@@ -171,11 +137,7 @@ def _releases(session: Session, locale: str) -> str:
             "admin.release_line_live" if each.id == live_id else "admin.release_line",
             release=each.id,
             tag=each.tag,
-            made=_time(each.created_at),
+            made=time_of(each.created_at),
         )
         for each in known
     )
-
-
-def _time(at: datetime) -> str:
-    return f"{at:%Y-%m-%d %H:%M} UTC"

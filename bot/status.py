@@ -1,0 +1,93 @@
+"""What /status tells an admin, in words: what is live, who waits, who trains, and why no run is due. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from huigan.operate import workers
+from huigan.texts import text, told
+from storage import deployments, ratings, runs, settings, turns
+from storage.records import Run, RunState, TurnState
+
+DECISION_KEY = "schedule_decision"  # where schedules leaves its newest one
+LATE = timedelta(minutes=5)  # schedules looks every half minute
+LISTED_RUNS = 3
+UNDER_WAY = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPROVAL})
+
+
+def status(session: Session, locale: str, at: datetime) -> str:
+    lines = (
+        _live(session, locale),
+        _turns(session, locale),
+        text(locale, "admin.status_ratings", ratings=len(ratings.counting(session)), raters=ratings.raters(session)),
+        _trainer(session, locale, at),
+        *_schedule(session, locale, at),
+        *(_run(each, locale) for each in _runs(session)),
+    )
+    return "\n".join(lines)
+
+
+def time_of(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _live(session: Session, locale: str) -> str:
+    live = deployments.live(session)
+    if live is None:
+        return text(locale, "admin.status_no_live")
+    since = time_of(live.deployment.since_at)
+    return text(locale, "admin.status_live", release=live.release.id, tag=live.release.tag, since=since)
+
+
+def _turns(session: Session, locale: str) -> str:
+    unclosed = turns.unclosed(session)
+    streaming = sum(turn.state is TurnState.OPEN for turn in unclosed)
+    return text(locale, "admin.status_turns", streaming=streaming, waiting=len(unclosed) - streaming)
+
+
+def _trainer(session: Session, locale: str, at: datetime) -> str:
+    seen = workers.seen(session)
+    if seen is None:
+        return text(locale, "admin.status_no_trainer")
+    if workers.is_alive(session, at):
+        return text(locale, "admin.status_trainer", worker=seen[0])
+    return text(locale, "admin.status_lost_trainer", worker=seen[0], seen=time_of(seen[1]))
+
+
+def _schedule(session: Session, locale: str, at: datetime) -> Iterator[str]:
+    """When the next run is due, and what keeps one from being queued now."""
+    kept = settings.get(session, DECISION_KEY)
+    if kept is None:
+        yield text(locale, "schedule.never_looked")
+        return
+    next_at = datetime.fromisoformat(kept.value["next_at"]) if kept.value["next_at"] else None
+    if next_at is None:
+        yield text(locale, "schedule.no_cron")
+    else:
+        is_late = next_at < at - LATE
+        yield text(locale, "schedule.late" if is_late else "schedule.next", next_at=time_of(next_at))
+    for reason in kept.value["reasons"]:
+        if reason["code"] != "not_yet":  # which the first line says
+            yield f"· {told(locale, 'schedule', reason['code'], reason['params'])}"
+
+
+def _runs(session: Session) -> list[Run]:
+    """Newest first: the last few, and whichever is not at its end."""
+    found = [*runs.newest(session, states=UNDER_WAY), *runs.newest(session, LISTED_RUNS)]
+    return sorted({each.id: each for each in found}.values(), key=lambda each: -each.id)
+
+
+def _run(run: Run, locale: str) -> str:
+    words = text(locale, "admin.status_run", run=run.id, state=told(locale, "state", run.state))
+    if run.state is RunState.RUNNING and run.stage:
+        words += f" · {told(locale, 'stage', run.stage)}{_share(run.progress)}"
+    return words
+
+
+def _share(progress: Mapping[str, Any]) -> str:
+    done, total = progress.get("done", 0), progress.get("total", 0)
+    return f" {done / total:.0%}" if total else ""
