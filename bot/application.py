@@ -14,7 +14,7 @@ from telegram import Update
 from telegram.error import NetworkError, TelegramError
 from telegram.ext import Application, ApplicationBuilder, ContextTypes, ExtBot
 
-from bot import CHANNEL
+from bot import claim
 from bot.admin import Admin
 from bot.commands import Commands, menu
 from bot.messages import Messages
@@ -28,7 +28,6 @@ from bot.updates import InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import DEFAULT_LOCALE, locale_of, text
 from huigan.turns.desk import LOST_SECONDS, Desk
-from storage import users
 from storage.db import Database
 from storage.recipe import Recipe
 
@@ -106,7 +105,7 @@ class _Life:
         self._loops: list[asyncio.Task[None]] = []
 
     async def begin(self, application: Bot) -> None:
-        await self._db.awrite(users.appoint, CHANNEL, [str(each) for each in self._admins], datetime.now(UTC))
+        await self._db.awrite(claim.appoint, [str(each) for each in self._admins], datetime.now(UTC))
         replayed = await self._queue.replay(application.bot)
         logger.info("the bot @%s begins; %d updates are replayed", application.bot.username, replayed)
         self._loops = [

@@ -1,6 +1,7 @@
-"""The first owner, where HUIGAN_ADMINS names none: whoever reads the code in the terminal claims the bot with it.
+"""Who owns the bot: whom HUIGAN_ADMINS names, for as long as it does, or whoever claims it.
 
-Only the code's digest is kept. It works once, and only while there is no admin.
+Where nobody is named, whoever reads the code in the terminal claims the bot with it, for good. Only the code's
+digest is kept. It works once, and only while there is no admin.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy.orm import Session
@@ -18,12 +20,37 @@ from storage import audit, settings, users
 from storage.records import Role, User
 
 KEY = "claim"
+APPOINTED_KEY = "appointed"
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"  # none that look alike
 _LENGTH = 12
 
 
+def appoint(session: Session, external_ids: Sequence[str], at: datetime) -> None:
+    """Make owners of these, known or not, and of those who were owners only because they were named before what they
+    had been. Call it at each start with what HUIGAN_ADMINS names now."""
+    kept = settings.get(session, APPOINTED_KEY)
+    roles: dict[str, str] = dict(kept.value) if kept else {}  # by id, what they were before
+    for gone in roles.keys() - set(external_ids):
+        _dismiss(session, gone, Role(roles.pop(gone)), at)
+    for external_id in external_ids:
+        user = users.meet(session, CHANNEL, external_id, "", None, at)
+        if user.role is not Role.OWNER:
+            roles[external_id] = user.role
+            users.set_role(session, user.id, Role.OWNER)
+            audit.record(session, None, "owner.appoint", at, user=user.id)
+    settings.put(session, APPOINTED_KEY, roles, None, at)
+
+
+def _dismiss(session: Session, external_id: str, before: Role, at: datetime) -> None:
+    user = users.find(session, CHANNEL, external_id)
+    if user is not None and user.role is Role.OWNER:
+        users.set_role(session, user.id, before)
+        audit.record(session, None, "owner.dismiss", at, user=user.id)
+
+
 def issue(session: Session, at: datetime) -> str | None:
-    """A new code to print, which replaces any older one; None where there is an admin already."""
+    """A new code to print where HUIGAN_ADMINS names nobody. It replaces any older one; None where there is an admin."""
+    appoint(session, [], at)
     if users.admins(session):
         return None
     code = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))

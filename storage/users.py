@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import select
@@ -69,12 +68,6 @@ def consent(session: Session, user_id: int, at: datetime) -> User:
 
 def decline(session: Session, user_id: int, at: datetime) -> User:
     return _set(session, user_id, consented_at=None, declined_at=at)
-
-
-def appoint(session: Session, channel: str, external_ids: Iterable[str], at: datetime) -> list[User]:
-    """Make sure that these are owners, known or not: what HUIGAN_ADMINS names."""
-    people = [meet(session, channel, external_id, "", None, at) for external_id in external_ids]
-    return [person if person.role is Role.OWNER else set_role(session, person.id, Role.OWNER) for person in people]
 
 
 def _set(session: Session, user_id: int, **values: object) -> User:
