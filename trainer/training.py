@@ -38,6 +38,8 @@ Progress = Callable[[Stage, int, int, float], None]
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
 # DPO and KTO compare with a frozen copy of what they start from: before the first update rewards are rounding errors.
 MAX_FIRST_REWARD = 0.05
+# Of safetensors, and of torch's writer, which says only where it got to.
+FULL_DISK_WORDS = ("No space left", "PytorchStreamWriter", "unexpected pos")
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,8 @@ def full_disk_named(out_dir: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
-        if not full and "PytorchStreamWriter" not in str(error):
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if not full and not any(words in str(error) for words in FULL_DISK_WORDS):
             raise
         free = shutil.disk_usage(out_dir).free
         raise TrainingFailed("disk_full", folder=str(out_dir), free_bytes=free) from error

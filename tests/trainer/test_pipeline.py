@@ -24,7 +24,7 @@ from storage.records import Run, RunState
 from tests.fakes import ollama as faults
 from tests.fakes.ollama import FakeOllama, Reply
 from tests.trainer.community import AT
-from tests.trainer.world import Away, World, counting_ollama, tiny_base, tiny_recipe
+from tests.trainer.world import Away, World, counting_ollama, small_disk, tiny_base, tiny_recipe
 from trainer import HANDED_BACK, child, pipeline, stages
 from trainer.release import Released
 from trainer.stages import RunFailed, Work
@@ -409,6 +409,22 @@ def test_a_disk_that_fills_up_meanwhile_is_told_as_such(world: World) -> None:
     with pytest.raises(RunFailed, match="disk_full"):
         pipeline.once(work, "extra", Released, fill)
     assert not (work.folder / "extra.json").exists()
+
+
+@pytest.mark.parametrize("free_kib", [0, 64, 512, 3072])
+def test_a_run_whose_data_folder_lies_on_a_full_disk_fails_and_changes_no_answer(
+    fresh: World, tmp_path: Path, free_kib: int
+) -> None:
+    """From no room for the data set to none for the merged file."""
+    with small_disk(tmp_path / "small", "8m") as disk:
+        shutil.copytree(fresh.home / "bases", disk / "bases")
+        (disk / "others").write_bytes(bytes(shutil.disk_usage(disk).free - free_kib * 1024))
+        fresh.home, run = disk, fresh.enqueue()
+        assert walk(fresh, run) == child.FAILED
+    failed = the_run(fresh)
+    assert (failed.state, failed.error and failed.error["code"]) == (RunState.FAILED, "disk_full")
+    assert (fresh.tag(), fresh.ollama.tags) == ("base:1", {})
+    assert notices(fresh) == ["run_failed"]
 
 
 def test_a_databases_second_life_does_not_find_the_firsts_folders(world: World) -> None:

@@ -24,6 +24,7 @@ from transformers import LlamaForCausalLM
 from storage.recipe import BadRecipe, Stage
 from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
+from tests.trainer.world import small_disk
 from trainer import checkpoints
 from trainer.methods import STAGES, balance, check_tokens, ordered
 from trainer.tokens import TrainingFailed, fitting
@@ -299,21 +300,10 @@ def test_any_other_runtime_error_passes_through(tiny: Path, tmp_path: Path) -> N
         )
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_full_disk_is_a_failure_that_names_the_folder(tiny: Path, small_disk: Path) -> None:
-    with pytest.raises(TrainingFailed) as caught:
-        train(tiny, rows("sft"), tiny_recipe(), small_disk, stage="sft")
-    assert (caught.value.code, caught.value.params["folder"]) == ("disk_full", str(small_disk))
+def test_a_full_disk_is_a_failure_that_names_the_folder(tiny: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "small", "512k") as full, pytest.raises(TrainingFailed) as caught:
+        train(tiny, rows("sft"), tiny_recipe(), full, stage="sft")
+    assert (caught.value.code, caught.value.params["folder"]) == ("disk_full", str(full))
 
 
 def test_a_full_disk_met_by_whoever_is_told_progress_is_one_too(tiny: Path, tmp_path: Path) -> None:

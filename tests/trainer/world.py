@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
@@ -40,6 +41,19 @@ class Away:
         if self.times > 0:
             self.times -= 1
             raise OperationalError("BEGIN", {}, sqlite3.OperationalError("database is locked"))
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of that size, mounted there. Skips the test where nothing may be mounted."""
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def tiny_base(folder: Path) -> Path:
