@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from bot import claim
+from huigan.operate import releases as operate_releases
 from huigan.operate import runs as operate_runs
 from storage import outbox, runs, users
 from storage.db import Database
-from storage.records import Role, RunState
-from tests.bot.running import World, serve, world
+from storage.records import Release, Role, RunState
+from tests.bot.running import TAG, World, serve, world
+from tests.fakes.ollama import CHATML
 from tests.fakes.telegram import Chat, Person
 
 
@@ -85,6 +87,57 @@ def test_an_owner_claims_looks_trains_promotes_and_rolls_back(here: World) -> No
     assert acts.count("owner.claim") == 1
     assert {"run.enqueue", "release.promote", "release.rollback"} <= set(acts)
     assert not any("由管理员上线" in text for text in here.chat.texts), "who did it was told at once"
+
+
+def proposed(here: World, tag: str) -> Release:
+    """What a trainer makes of the run that waits, where an admin is to decide."""
+    run = here.db.write(runs.claim, "trainer", now())
+    assert run is not None
+    fields = {"quantisation": "Q4_K_M", "weights": "/weights", "template": CHATML, "system": "", "parameters": {}}
+    made = here.db.write(operate_releases.propose, run.id, run.attempt, fields, here.ollama.add(tag).name, now())
+    assert made is not None
+    return made
+
+
+def asked(here: World, words: str) -> tuple[str, str]:
+    """The tag that Ollama was asked for, and the one that the stored answer names."""
+    here.says(words)
+    here.said(f"You said: {words}")
+    [message] = here.rows("message", text=words)
+    return here.ollama.last("/api/chat").tag, here.rows("answer", message_id=message["id"])[0]["tag"]
+
+
+def test_a_proposal_is_announced_promoted_answers_and_is_rolled_back_and_only_admins_may(here: World) -> None:
+    here.start(admins=[here.alice.id])
+    bob = here.telegram.user("Bob")
+    chat = here.telegram.private(bob)
+    commands = ("/status", "/retrain", "/releases", "/promote 2", "/rollback")
+
+    here.says("/retrain")
+    assert "huigan trainer" in here.said("第 1 次训练已排队，但现在没有训练程序在运行").text
+    assert asked(here, "一") == (TAG, TAG)
+    new = proposed(here, "huigan:run1-0123456789ab")
+    here.said("第 1 次训练通过了评测，等你批准")
+    here.says("/status")
+    assert "第 1 次训练：等待批准" in here.said("huigan schedules 还没有看过").text
+    for command in commands:
+        here.says(command, who=bob, chat=chat)
+    here.wait(lambda: [text for text in chat.texts if "只有管理员能用" in text][4:], about="each is refused")
+    assert asked(here, "二") == (TAG, TAG), "a proposal does not answer"
+
+    here.says(f"/promote {new.id}")
+    here.said(f"✅ 第 {new.id} 版已上线（{new.tag}）")
+    assert asked(here, "三") == (new.tag, new.tag)
+    here.says("/rollback")
+    here.said("↩️ 已回到第 1 版")
+    assert asked(here, "四") == (TAG, TAG)
+
+    done = [(row["act"], row["user_id"]) for row in here.rows("audit") if row["user_id"]]
+    assert done == [(act, here.me()) for act in ("run.enqueue", "release.promote", "release.rollback")]
+    assert [(row["release_id"], row["by"]) for row in here.rows("deployment")][1:] == [
+        (new.id, f"user {here.me()}"),
+        (1, f"user {here.me()}"),
+    ]
 
 
 def test_notices_reach_their_admins_once_whatever_fails_and_none_is_tried_for_ever(here: World) -> None:
