@@ -8,7 +8,7 @@ import pytest
 from telegram import Bot
 from telegram.error import Forbidden, NetworkError, RetryAfter, TimedOut
 
-from tests.fakes.telegram import Chat, Clock, FakeTelegram, Limits, ptb
+from tests.fakes.telegram import Chat, FakeTelegram, Limits, StoppedClock, ptb
 from tests.fakes.telegram.floods import FloodControl
 from tests.fakes.telegram.refusals import Refusal
 
@@ -30,13 +30,6 @@ async def bot(fake: FakeTelegram) -> AsyncIterator[Bot]:
 @pytest.fixture
 def chat(fake: FakeTelegram) -> Chat:
     return fake.private(fake.user("Alice"))
-
-
-class StoppedClock(Clock):
-    """Moves only when pushed."""
-
-    def now(self) -> float:
-        return self._pushed_seconds
 
 
 def refused_after(floods: FloodControl, chat_id: int, *, is_group: bool, every_seconds: float, most: int) -> int:

@@ -18,9 +18,9 @@ from telegram import (
     MessageEntity,
     ReplyParameters,
 )
-from telegram.error import BadRequest, Forbidden, InvalidToken, TelegramError
+from telegram.error import BadRequest, Forbidden, InvalidToken, RetryAfter, TelegramError
 
-from tests.fakes.telegram import Chat, FakeTelegram, Person, ptb
+from tests.fakes.telegram import Chat, FakeTelegram, Person, StoppedClock, ptb
 
 BOLD = MessageEntity.BOLD
 
@@ -108,7 +108,7 @@ SENDS: list[tuple[str, Sending]] = [
     (
         "button_data_invalid",
         lambda bot, chat: bot.send_message(
-            chat, "a", reply_markup=keyboard(InlineKeyboardButton("a", callback_data="字" * 22))
+            chat, "a", reply_markup=keyboard(InlineKeyboardButton("a", callback_data="字" * 21 + "ab"))
         ),
     ),
     (
@@ -329,6 +329,34 @@ async def test_a_press_may_be_answered_once_within_fifteen_seconds(
     with pytest.raises(BadRequest, match="Query is too old"):
         await bot.answer_callback_query(late.id)
     assert not late.answered
+
+
+FLOODS = [
+    ("one chat", 0.0, 5, 3),  # one a second, after a burst
+    ("one group", 1.5, 20, 30),  # twenty a minute
+    ("many chats", 0.0, 30, 1),  # thirty a second over all
+]
+
+
+@pytest.mark.parametrize(("where", "every_seconds", "taken", "wait_seconds"), FLOODS)
+async def test_floods_are_refused_with_how_long_to_wait_and_edits_count(
+    where: str, every_seconds: float, taken: int, wait_seconds: int
+) -> None:
+    with FakeTelegram(clock=StoppedClock()).running() as fake:
+        people = [fake.user(f"Person {number}") for number in range(taken + 1)]
+        chats = [fake.private(each) for each in people] if where == "many chats" else [fake.private(people[0])]
+        if where == "one group":
+            chats = [fake.group("Lab", members=people)]
+        async with ptb(fake) as bot:
+            sent = [await bot.send_message(chat.id, "0") for chat in chats[:taken]]
+            for number in range(len(sent), taken):
+                fake.clock.advance(every_seconds)
+                await sent[0].edit_text(str(number))
+            fake.clock.advance(every_seconds)
+            with pytest.raises(RetryAfter) as flood:
+                await bot.send_message(chats[-1].id, "one too many")
+        assert flood.value._retry_after.total_seconds() == wait_seconds
+        assert [call.status for call in fake.refusals] == [429]
 
 
 async def test_deleting_follows_rights_and_age(fake: FakeTelegram, bot: Bot, alice: Person, chat: Chat) -> None:

@@ -19,3 +19,10 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         self._pushed_seconds += seconds
+
+
+class StoppedClock(Clock):
+    """Moves only when pushed."""
+
+    def now(self) -> float:
+        return self._pushed_seconds
