@@ -65,9 +65,9 @@ class Watched:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            seen = self._version
-            yield self.view
-            if self.view.phase is Phase.CLOSED:
+            seen, view = self._version, self.view
+            yield view
+            if view.phase is Phase.CLOSED:  # the one that was shown: meanwhile there may be a newer one
                 return
 
     async def closed(self) -> View:

@@ -9,7 +9,8 @@ import pytest
 
 from huigan.serving.client import AsyncOllama
 from huigan.turns import answering
-from huigan.turns.desk import Desk
+from huigan.turns.answering import Phase, View
+from huigan.turns.desk import Desk, Watched
 from huigan.turns.history import lines_for, prompt_of
 from huigan.turns.opening import Refusal, answer_again
 from storage import answers, deliveries, outbox, ratings, turns
@@ -459,3 +460,14 @@ async def test_a_turn_that_is_being_opened_at_the_end_waits_again(sqlite_db: Dat
     await desk.close()
     kept = sqlite_db.read(turns.get, watched.turn.id)
     assert (kept.state, kept.worker) == (TurnState.WAITING, None)
+
+
+async def test_a_slow_watcher_never_misses_the_closing_view(sqlite_db: Database) -> None:
+    watched = Watched(says(sqlite_db, "a"))
+    watched.show(View(Phase.ANSWERING, text="one"))
+    seen = []
+    async for view in watched.watch():
+        seen.append(view.text)
+        if view.phase is Phase.ANSWERING:
+            watched.show(View(Phase.CLOSED, text="one two"))
+    assert seen == ["one", "one two"]
