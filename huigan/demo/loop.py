@@ -33,7 +33,8 @@ from huigan.texts import told
 from huigan.turns.answering import now
 from huigan.turns.desk import Desk
 from huigan.up import Part
-from storage import comparisons, deployments, ratings, runs, tables
+from schedules.loop import DECISION_KEY
+from storage import comparisons, deployments, ratings, runs, settings, tables
 from storage.db import Database, connect
 from storage.migrations import upgrade
 from storage.records import Answer, Live, Release, Run, RunState, TurnState
@@ -55,6 +56,7 @@ class Promise:
 
     recipe: str = "demo"
     community: Path = field(default_factory=lambda: recipes.folder() / "demo" / "community.toml")
+    min_ratings: int = 20  # new ones, for schedules to queue a run
     facts: int = 8
     controls: int = 9  # kept, of those asked
     controls_asked: int = 10  # and answered rightly before
@@ -130,7 +132,7 @@ async def _demo(home: Path, report: Path, promise: Promise, rollback: bool, chat
     with _timed(out, "weights"):
         gguf = await asyncio.to_thread(weights.fetch, home / "weights")
     host = f"127.0.0.1:{_free_port()}"
-    environment = _environment(home, host, promise.recipe)
+    environment = _environment(home, host, promise)
     client, db = Ollama(host), connect(f"sqlite:///{home / 'huigan.db'}")
     stack.callback(db.close)
     upgrade(db)
@@ -192,6 +194,7 @@ async def _learn(
     for name in ("trainer", "schedules"):
         _start(stack, [name], environment, home)
     with _timed(out, "run"):
+        await _queued(db)
         run = await _followed(db, until=lambda run: run.stage == "release" or run.state not in _GOING)
         if run.state in _GOING:
             out.swap = await _streamed_over_the_swap(db, client, community, run)
@@ -206,6 +209,15 @@ async def _learn(
         raise DemoFailed(f"run {run.id} is {run.state}: {why} ({home / 'logs'})")
     out.swap = out.swap or await _swapped_once_more(db, client, community)
     return run
+
+
+async def _queued(db: Database) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while not await db.aread(runs.newest, 1):
+        if time.monotonic() > deadline:
+            decision = await db.aread(settings.get, DECISION_KEY)
+            raise DemoFailed(f"schedules queued no run: {decision.value if decision else 'they do not run'}")
+        await asyncio.sleep(0.2)
 
 
 _GOING = frozenset({RunState.QUEUED, RunState.RUNNING})
@@ -364,15 +376,15 @@ def _short(text: str, most: int = 48) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
-def _environment(home: Path, host: str, recipe: str) -> dict[str, str]:
+def _environment(home: Path, host: str, promise: Promise) -> dict[str, str]:
     """For the parts: set whole, so that nothing of the user's own .env reaches the demo."""
     return {
         **os.environ,
         "HUIGAN_HOME": str(home),
         "DATABASE_URL": f"sqlite:///{home / 'huigan.db'}",
         "OLLAMA_HOST": host,
-        "HUIGAN_RECIPE": recipe,
-        "HUIGAN_MIN_RATINGS": "20",
+        "HUIGAN_RECIPE": promise.recipe,
+        "HUIGAN_MIN_RATINGS": str(promise.min_ratings),
         "HUIGAN_SCHEDULE": "0 3 * * *",
         "HF_HUB_OFFLINE": "1",
     }

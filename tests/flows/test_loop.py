@@ -103,7 +103,7 @@ def promised(folder: Path, learning_rate: str, facts: int) -> Promise:
     community, recipe = folder / "community.toml", folder / "loop.toml"
     community.write_text(COMMUNITY, encoding="utf-8")
     recipe.write_text(RECIPE.format(community=community, learning_rate=learning_rate), encoding="utf-8")
-    return Promise(str(recipe), community, facts=facts, controls=0, controls_asked=2)
+    return Promise(str(recipe), community, min_ratings=10, facts=facts, controls=0, controls_asked=2)
 
 
 @pytest.fixture
