@@ -8,16 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import logging
 import os
 import random
 import signal
 import sys
+import threading
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app
+from prompt_toolkit.filters import Condition
 from prompt_toolkit.formatted_text import HTML
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
@@ -32,11 +36,15 @@ from huigan.turns.history import begins_to_forget
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet, open_turn, start_over
 from storage import deliveries, users
 from storage.db import Database
-from storage.records import Answer, ChatKind, Comparison, Ended, Pick, Rating, Reason, Thumb
+from storage.records import WHOLE, Answer, ChatKind, Comparison, Ended, Pick, Rating, Reason, Thumb, Turn
+
+logger = logging.getLogger(__name__)
 
 CHANNEL = "terminal"
 KEYS = {"f2": "/up", "f3": "/down", "f4": "/fix", "f5": "/again", "f6": "/new"}
 FRAME_SECONDS = 0.05
+RECOVER_SECONDS = 3.0
+MAX_NAME = 64  # characters, the database's limit
 
 ReadLine = Callable[[str], Awaitable[str]]  # raises EOFError at the end
 
@@ -69,31 +77,67 @@ class Chat:
 
 async def run(db: Database, desk: Desk, locale: str, *, who: str | None = None) -> None:
     """Chat until the input ends. Whoever has the terminal has consented by using it: it is their own machine."""
-    name = who or getpass.getuser()
-    reader = _typed(locale) if sys.stdin.isatty() else _piped
+    name = (who or _user_name())[:MAX_NAME]
+    reader = _typed(locale) if sys.stdin is not None and sys.stdin.isatty() else _piped()
     place, speaker = Place(CHANNEL, name, ChatKind.TERMINAL), Speaker(name, name, locale)
     user, _ = await db.awrite(meet, place, speaker, now())
     chat = Chat(db, desk, locale, reader, _write, user.id, place, speaker)
     await db.awrite(users.consent, user.id, now())
-    interrupted, waiting = await desk.recover()
-    mine = [turn for turn in waiting if turn.user_id == user.id]
     chat.say("chat.welcome")
-    for turn in mine:
-        await _follow(chat, desk.hand_in(turn))
+    waiting = await _recover(chat)
+    recovering = asyncio.create_task(_keep_recovering(chat))
+    try:
+        for turn in waiting:
+            await _follow(chat, desk.hand_in(turn))
+        await _converse(chat)
+    finally:
+        recovering.cancel()
+
+
+async def _recover(chat: Chat) -> list[Turn]:
+    """Tell of answers that were cut off. Returns the turns that still wait for theirs."""
+    interrupted, waiting = await chat.desk.recover()
     for turn, _answer in interrupted:
-        if turn.user_id == user.id:
+        if turn.user_id == chat.user_id:
             chat.say("error.interrupted")
             chat.last_message_id = turn.message_id
-    await _converse(chat)
+    return [turn for turn in waiting if turn.user_id == chat.user_id]
+
+
+async def _keep_recovering(chat: Chat) -> None:
+    """A turn that a killed process left open is seen to be dead after a while, and holds up the conversation until."""
+    while True:
+        await asyncio.sleep(RECOVER_SECONDS)
+        try:
+            await _recover(chat)
+        except Exception:
+            # The edge of one round: the database may be back at the next.
+            logger.exception("looking for turns that were cut off failed")
 
 
 async def _converse(chat: Chat) -> None:
     with contextlib.suppress(EOFError, KeyboardInterrupt):
-        while (line := (await chat.read_line("› ")).strip()) not in {"/quit", "/exit"}:
-            if line.startswith("/"):
-                await _command(chat, line)
-            elif line:
-                await _ask(chat, line)
+        while True:
+            await _hear(chat, await chat.read_line("› "))
+
+
+async def _hear(chat: Chat, line: str) -> None:
+    """Raises EOFError where it ends the chat."""
+    line = line.strip()
+    if line in {"/quit", "/exit"}:
+        raise EOFError
+    if line.startswith("/"):
+        await _command(chat, line)
+    elif line:
+        await _ask(chat, line)
+
+
+async def _asked(chat: Chat, prompt: str) -> str:
+    """What is said to a question of ours; Ctrl-C leaves it open."""
+    try:
+        return (await chat.read_line(prompt)).strip()
+    except KeyboardInterrupt:
+        return ""
 
 
 async def _ask(chat: Chat, text: str) -> None:
@@ -106,7 +150,7 @@ async def _ask(chat: Chat, text: str) -> None:
         await _follow(chat, chat.desk.hand_in(turn))
 
 
-async def _follow(chat: Chat, watched: Watched) -> None:
+async def _follow(chat: Chat, watched: Watched) -> View:
     """Print an answer as it comes; Ctrl-C stops it, and Ollama with it."""
     shown = 0
     with _interruptible(watched):
@@ -116,6 +160,7 @@ async def _follow(chat: Chat, watched: Watched) -> None:
                 shown = max(shown, len(view.text))
             await asyncio.sleep(FRAME_SECONDS if view.phase is Phase.ANSWERING else 0)
     await _close(chat, watched.view)
+    return watched.view
 
 
 async def _close(chat: Chat, view: View) -> None:
@@ -136,12 +181,13 @@ async def _close(chat: Chat, view: View) -> None:
 @contextlib.contextmanager
 def _interruptible(watched: Watched) -> Iterator[None]:
     """While it is entered, Ctrl-C stops the turn instead of the program."""
-    loop = asyncio.get_running_loop()
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
     loop.add_signal_handler(signal.SIGINT, watched.stop)
     try:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, before)
 
 
 async def _command(chat: Chat, line: str) -> None:
@@ -169,7 +215,10 @@ async def _fix(chat: Chat, text: str) -> None:
         return
     if not text:
         chat.say("chat.fix_prompt")
-        text = await chat.read_line("✏️ ")
+        text = await _asked(chat, "✏️ ")
+        if text.startswith("/"):  # a key, or a command: no correction
+            await _hear(chat, text)
+            return
     rated = await chat.db.awrite(feedback.correct, chat.last.id, chat.user_id, text, now())
     chat.tell(rated) if isinstance(rated, Refusal) else chat.say("correction.thanks")
 
@@ -183,9 +232,9 @@ async def _again(chat: Chat, _: str) -> None:
     if isinstance(turn, Refusal):
         chat.tell(turn)
         return
-    await _follow(chat, chat.desk.hand_in(turn))
-    pair = await chat.db.aread(feedback.offer, chat.last_message_id, random.Random())
-    if pair is not None:
+    view = await _follow(chat, chat.desk.hand_in(turn))
+    pair = await chat.db.aread(feedback.offer, turn.message_id, random.Random())
+    if view.answer is not None and pair is not None and all(answer.ended in WHOLE for answer in pair):
         await _compare(chat, *pair)
 
 
@@ -193,8 +242,10 @@ async def _compare(chat: Chat, left: Answer, right: Answer) -> None:
     chat.say("comparison.ask")
     chat.write(f"[1] {left.text}\n[2] {right.text}\n")
     picks = {"1": Pick.LEFT, "2": Pick.RIGHT, "=": Pick.TIE}
-    pick = picks.get((await chat.read_line("1 / 2 / = ")).strip())
-    if pick is None:
+    said = await _asked(chat, "1 / 2 / = ")
+    pick = picks.get(said)
+    if pick is None:  # it was no answer to this
+        await _hear(chat, said)
         return
     result = await chat.db.awrite(feedback.compare, left.id, right.id, chat.user_id, pick, now())
     if isinstance(result, Comparison):
@@ -239,8 +290,12 @@ COMMANDS: dict[str, Callable[[Chat, str], Awaitable[None]]] = {
 
 
 def _typed(locale: str) -> ReadLine:
-    """A line editor with the keys of KEYS; Ctrl-C on an empty line ends the chat."""
+    """A line editor with the keys of KEYS; Ctrl-C empties the line, and on an empty one ends the chat."""
     bindings = KeyBindings()
+
+    @bindings.add("c-c", filter=Condition(lambda: bool(get_app().current_buffer.text)))
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.reset()
 
     def bind(key: str, command: str) -> None:
         @bindings.add(key)
@@ -260,11 +315,39 @@ def _typed(locale: str) -> ReadLine:
     return read
 
 
-async def _piped(_prompt: str) -> str:
-    line: str = await asyncio.to_thread(sys.stdin.readline)
-    if not line:
-        raise EOFError
-    return line.rstrip("\n")
+def _piped() -> ReadLine:
+    """Lines from a pipe or file. Its threads die with the program, which waits for the loop's own to end: they would
+    wait for a line that nobody writes."""
+    lines = None
+    if sys.stdin is not None:  # it was closed
+        lines = open(os.dup(sys.stdin.fileno()), encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
+
+    async def read(_prompt: str) -> str:
+        loop = asyncio.get_running_loop()
+        came: asyncio.Future[str] = loop.create_future()
+
+        def put(line: str) -> None:
+            if not came.done():
+                came.set_result(line)
+
+        def wait() -> None:
+            line = lines.readline() if lines is not None else ""
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(put, line)
+
+        threading.Thread(target=wait, daemon=True).start()
+        if not (line := await came):
+            raise EOFError
+        return line.rstrip("\n")
+
+    return read
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have none
+        return f"uid {os.getuid()}"
 
 
 def _write(text: str) -> None:
