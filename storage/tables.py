@@ -62,6 +62,20 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Words(TypeDecorator[str]):
+    """What people and releases write. NUL, which PostgreSQL keeps in no text, and half of a surrogate pair, which is no
+    UTF-8, become U+FFFD: a release may write anything, and its answer is kept all the same."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        paired = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return paired.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
 class Code(TypeDecorator[StrEnum]):
     """A closed set, stored as its text: readable in any SQL shell, and a new member needs no migration."""
 
@@ -105,7 +119,7 @@ user = Table(
     _id(),
     Column("channel", String(16), nullable=False),
     Column("external_id", String(64), nullable=False),
-    Column("name", Text, nullable=False, default=""),
+    Column("name", Words, nullable=False, default=""),
     Column("role", Code(Role), nullable=False),
     Column("locale", String(16)),
     _at("consented_at", nullable=True),
@@ -122,9 +136,9 @@ chat = Table(
     Column("channel", String(16), nullable=False),
     Column("external_id", String(64), nullable=False),
     Column("kind", Code(ChatKind), nullable=False),
-    Column("title", Text, nullable=False, default=""),
+    Column("title", Words, nullable=False, default=""),
     Column("locale", String(16)),
-    Column("system", Text),
+    Column("system", Words),
     _at("created_at"),
     UniqueConstraint("channel", "external_id"),
     **_SQLITE,
@@ -162,7 +176,7 @@ message = Table(
     _id(),
     _to("conversation", "conversation_id"),
     _to("user", "user_id"),
-    Column("text", Text, nullable=False),
+    Column("text", Words, nullable=False),
     Column("source", String(128), nullable=False, unique=True),
     Column("parent_answer_id", BigInteger().with_variant(Integer, "sqlite")),
     _at("sent_at"),
@@ -183,7 +197,7 @@ turn = Table(
     _at("beat_at", nullable=True),
     Column("worker", String(64)),
     Column("tag", Text),
-    Column("text", Text, nullable=False, default=""),
+    Column("text", Words, nullable=False, default=""),
     Column("ended", Code(Ended)),
     Column("error", String(64)),
     _at("closed_at", nullable=True),
@@ -246,12 +260,12 @@ answer = Table(
     Column("turn_id", BigInteger().with_variant(Integer, "sqlite"), ForeignKey("turn.id"), nullable=False, unique=True),
     _to("message", "message_id"),
     _to("conversation", "conversation_id"),
-    Column("text", Text, nullable=False),
-    Column("thinking", Text, nullable=False, default=""),
+    Column("text", Words, nullable=False),
+    Column("thinking", Words, nullable=False, default=""),
     _to("deployment", "deployment_id", nullable=True),
     _to("release", "release_id", nullable=True),
     Column("tag", Text, nullable=False),
-    Column("system", Text, nullable=False),
+    Column("system", Words, nullable=False),
     _json("row_ids"),
     Column("dropped", Integer, nullable=False, default=0),
     Column("template_digest", String(64), nullable=False),
@@ -323,7 +337,7 @@ rating = Table(
     _to("user", "user_id"),
     Column("thumb", Code(Thumb), nullable=False),
     Column("reason", Code(Reason)),
-    Column("correction", Text),
+    Column("correction", Words),
     _at("rated_at"),
     **_SQLITE,
 )

@@ -127,3 +127,10 @@ def test_a_naive_time_is_refused(db: Database) -> None:
 def test_a_url_that_names_no_usable_database_is_refused_with_the_fix(url: str) -> None:
     with pytest.raises(BadDatabaseUrl, match="sqlite:///"):
         connect(url)
+
+
+def test_what_no_database_can_keep_is_kept_as_a_replacement_character(db: Database) -> None:
+    """A NUL and half of a surrogate pair: a release that writes bytes may write either."""
+    asked = db.write(users.meet, "telegram", "1", "a\0b\ud83dc 😀 \ud83d\ude00", None, AT)
+    assert asked.name == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c 😀 😀"
+    assert db.read(users.get, asked.id) == asked
