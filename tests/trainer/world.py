@@ -53,7 +53,8 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        # Lazily: what failed to write may still hold its file open.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def tiny_base(folder: Path) -> Path:
