@@ -27,7 +27,7 @@ class Ticket:
 
 
 class Queue:
-    """At most `streams` tickets are granted at once, and at most `waiting` wait."""
+    """At most `streams` tickets are granted at once, and at most `waiting` wait, of one user's half as many."""
 
     def __init__(self, streams: int, waiting: int) -> None:
         self._streams = streams
@@ -39,8 +39,9 @@ class Queue:
     def join(
         self, user_id: int, conversation_id: int, moved: Callable[[int], None] = lambda position: None
     ) -> Ticket | None:
-        """None if the queue is full. Every ticket must `leave`, granted or not."""
-        if len(self._waiting) >= self._limit:
+        """None if the queue is full, or full of that user's. Every ticket must `leave`, granted or not."""
+        theirs = sum(ticket.user_id == user_id for ticket in self._waiting)
+        if len(self._waiting) >= self._limit or theirs >= max(1, self._limit // 2):
             return None
         ticket = Ticket(user_id, conversation_id, moved)
         self._waiting.append(ticket)

@@ -58,3 +58,10 @@ def test_a_user_with_many_questions_is_served_once_a_round() -> None:
         assert ticket is not None
         queue.leave(ticket)
     assert order == ["a1", "b1", "a2", "b2", "a3"]
+
+
+def test_one_user_cannot_fill_the_queue_for_everybody() -> None:
+    queue = Queue(1, 8)
+    mine = [queue.join(1, 1) for _ in range(9)]
+    assert sum(ticket is not None for ticket in mine) == 1 + 4  # one is granted
+    assert queue.join(2, 2) is not None
