@@ -21,9 +21,10 @@ from starlette.types import Receive, Scope, Send
 
 from huigan.engine import bodies, description, names, options
 from huigan.engine.bodies import ANY, BOOL, INT, LIST, MESSAGES, OBJECT, STRING, STRINGS, TOKENS
+from huigan.engine.description import Tag
 from huigan.engine.errors import ApiError, missing_tag
 from huigan.engine.generation import Ask, Generation, Line, stamp
-from huigan.engine.library import Library, Recipe, Tag
+from huigan.engine.library import Library, Recipe
 from huigan.engine.prompts import Message
 from huigan.engine.runners import Loaded, Runners
 from huigan.llama.gguf import BadGguf

@@ -8,18 +8,34 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gguf import GGUFValueType, LlamaFileType
 
+from huigan.engine.names import Name
 from huigan.llama import gguf
-
-if TYPE_CHECKING:
-    from huigan.engine.library import Tag
 
 _HIDDEN = ("general.name", "tokenizer.chat_template")
 _FILE_TYPES = {int(kind): kind.name.removeprefix("MOSTLY_").removeprefix("ALL_") for kind in LlamaFileType}
+
+
+@dataclass(frozen=True)
+class Tag:
+    """What a manifest and its small blobs say. `digest` is the manifest's own."""
+
+    name: Name
+    digest: str
+    modified_at: datetime
+    size_bytes: int
+    details: Mapping[str, Any]
+    gguf: Path
+    template: str
+    system: str
+    parameters: Mapping[str, Any]
+    messages: tuple[tuple[str, str], ...]
+    licences: tuple[str, ...]
 
 
 @dataclass(frozen=True)

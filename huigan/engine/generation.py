@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from huigan.engine import description, options
+from huigan.engine.description import Tag
 from huigan.engine.errors import ApiError
-from huigan.engine.library import Tag
 from huigan.engine.prompts import Message, Prompter, without_oldest
 from huigan.engine.runners import Busy, Runners
 from huigan.engine.template import TemplateError

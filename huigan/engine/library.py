@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from huigan.engine import description, names, prompts, template
+from huigan.engine.description import Tag
 from huigan.engine.errors import ApiError
 from huigan.engine.names import Name
 from huigan.llama.gguf import BadGguf
@@ -40,23 +41,6 @@ _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 _PARTIAL = "partial-"
 _STALE_SECONDS = 3600
-
-
-@dataclass(frozen=True)
-class Tag:
-    """What a manifest and its small blobs say. `digest` is the manifest's own."""
-
-    name: Name
-    digest: str
-    modified_at: datetime
-    size_bytes: int
-    details: Mapping[str, Any]
-    gguf: Path
-    template: str
-    system: str
-    parameters: Mapping[str, Any]
-    messages: tuple[tuple[str, str], ...]
-    licences: tuple[str, ...]
 
 
 @dataclass(frozen=True)
