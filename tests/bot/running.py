@@ -116,6 +116,11 @@ class World:
         assert isinstance(message, Message)
         return message
 
+    def settle(self) -> None:
+        """Until all is done, so that a kill meets only what its own test has begun."""
+        rest = (("update", "handled_at"), ("showing", "finished_at"))
+        self.wait(lambda: all(row[done] for table, done in rest for row in self.rows(table)), about="all is done")
+
     def says(self, text: str, *, chat: Chat | None = None, who: Person | None = None, **how: Any) -> Message:
         return (who or self.alice).says(chat or self.chat, text, **how)
 
