@@ -34,7 +34,7 @@ from huigan.turns.answering import now
 from huigan.turns.desk import Desk
 from huigan.up import Part
 from schedules.loop import DECISION_KEY
-from storage import comparisons, deployments, ratings, runs, settings, tables
+from storage import artefacts, comparisons, deployments, ratings, runs, settings, tables
 from storage.db import Database, connect
 from storage.migrations import upgrade
 from storage.records import Answer, Live, Release, Run, RunState, TurnState
@@ -200,15 +200,19 @@ async def _learn(
             out.swap = await _streamed_over_the_swap(db, client, community, run)
         run = await _followed(db, until=lambda run: run.state not in _GOING)
     if run.state is not RunState.RELEASED:
-        error = run.error or {}
-        why = (
-            told(locale_of_terminal(), "error", str(error.get("code", "")), error)
-            if error
-            else "see the gate's reasons"
-        )
-        raise DemoFailed(f"run {run.id} is {run.state}: {why} ({home / 'logs'})")
+        raise DemoFailed(f"run {run.id} is {run.state}: {_why(db, run)} (logs: {home / 'logs'})")
     out.swap = out.swap or await _swapped_once_more(db, client, community)
     return run
+
+
+def _why(db: Database, run: Run) -> str:
+    """Why it was not released: its error, or what the gate found, in words."""
+    locale = locale_of_terminal()
+    if run.error:
+        return told(locale, "error", str(run.error.get("code")), run.error)
+    artefact = db.read(artefacts.of_run, run.id)
+    reasons = (artefact.verdict or {}).get("reasons", ()) if artefact else ()
+    return "; ".join(told(locale, "gate", each["code"], each["params"]) for each in reasons)
 
 
 async def _queued(db: Database) -> None:
