@@ -18,6 +18,7 @@ POINTS: list[tuple[object, ...]] = [  # stage, what, and how much of it is done
     ("dataset", "", 0),
     ("train", "sft", 4),
     ("train", "dpo", 3),
+    ("merge", "dequantise", 3),  # the 16-bit base, which every later run takes from there
     ("merge", "merge", 3),
     ("quantise", "quantise", 3),
     ("score", "live: generate"),
@@ -44,7 +45,7 @@ def make(tmp_path: Path, tiny: Path, ollama: FakeOllama) -> Iterator[Callable[[s
 
     def world(name: str) -> World:
         (tmp_path / name).mkdir()
-        made.append(World(tmp_path / name, tiny, ollama))
+        made.append(World(tmp_path / name, tiny, ollama, from_gguf=True))
         return made[-1]
 
     yield world
@@ -71,6 +72,8 @@ def test_a_run_killed_at_every_point_ends_as_one_that_was_left_alone(make: Calla
     assert one.verdict == other.verdict
     assert one.scorecard == other.scorecard
     assert alone.tag() == killed.tag() != "base:1"
+    (whole,), (resumed,) = ([*(each.home / "bases").glob("*.f16.gguf")] for each in (alone, killed))
+    assert whole.read_bytes() == resumed.read_bytes()
     assert not [*killed.home.rglob("*.part")]
     (report,) = killed.home.rglob("report.html")
     assert "https://" not in report.read_text().replace("http://www.w3.org", "")

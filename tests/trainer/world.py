@@ -89,6 +89,7 @@ class World:
     tiny: Path
     ollama: FakeOllama
     taught: int = 24
+    from_gguf: bool = False  # the base's weights are a GGUF file, of which a 16-bit one is yet to be made
     db: Database = field(init=False)
     live: Live = field(init=False)
 
@@ -96,6 +97,7 @@ class World:
         self.url = f"sqlite:///{self.folder / 'huigan.db'}"
         self.home = self.folder / "home"
         is_new = not self.home.exists()
+        self.home.mkdir(parents=True, exist_ok=True)
         self.db = connect(self.url)
         upgrade(self.db)
         if is_new:
@@ -105,10 +107,11 @@ class World:
         self.live = live
 
     def begin(self) -> None:
-        weights = self.tiny / "weights"
-        base = stages.base_path(self.home, weights)
-        base.parent.mkdir(parents=True)
-        base.write_bytes((self.tiny / "base.gguf").read_bytes())
+        weights = self.tiny / ("base.gguf" if self.from_gguf else "weights")
+        if not self.from_gguf:
+            base = stages.base_path(self.home, weights)
+            base.parent.mkdir(parents=True)
+            base.write_bytes((self.tiny / "base.gguf").read_bytes())
         community = Community(self.db)
         community.live(weights=str(weights))
         rater = community.person(channel="simulated")
