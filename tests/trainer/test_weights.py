@@ -221,9 +221,11 @@ except WeightsUnavailable as unavailable:
 """
 
 
-def fetch(source: str, data_dir: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+def fetch(source: str, data_dir: Path, endpoint: str, packages: Path | None = None) -> subprocess.CompletedProcess[str]:
     """In a process of its own, since the hub's client reads its environment when it is imported."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    if packages is not None:
+        environment["PYTHONPATH"] = str(packages)
     command = [sys.executable, "-c", FETCH, source, str(data_dir), endpoint]
     return subprocess.run(command, cwd=REPOSITORY, env=environment, text=True, capture_output=True, timeout=300)
 
@@ -258,3 +260,49 @@ def test_a_repository_without_safetensors_is_refused(hub: Hub, tmp_path: Path) -
 def test_modelscope_without_its_package_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(WeightsUnavailable, match="pip install modelscope"):
         local_weights("modelscope:LLM-Research/Llama3-8B-Chinese-Chat", tmp_path)
+
+
+# The part of modelscope 1.40's `snapshot_download` that is called, serving one repository from a folder.
+MODELSCOPE = """
+import fnmatch, pathlib, shutil
+REPOSITORY = pathlib.Path({folder!r})
+def snapshot_download(model_id=None, revision=None, *, local_dir=None, allow_patterns=None, ignore_patterns=None):
+    if (model_id, revision) != ("owner/tiny", "v1"):
+        raise FileNotFoundError(f"The repo {{model_id}} at {{revision}} does not exist on https://modelscope.cn")
+    pathlib.Path(local_dir).mkdir(parents=True, exist_ok=True)
+    for file in REPOSITORY.iterdir():
+        matches = lambda patterns: any(fnmatch.fnmatch(file.name, each) for each in patterns)
+        if matches(allow_patterns) and not matches(ignore_patterns):
+            shutil.copy(file, local_dir)
+    return local_dir
+"""
+
+
+@pytest.fixture
+def modelscope(copied: Path, tmp_path: Path) -> Path:
+    """A folder of packages that holds a `modelscope`."""
+    (copied / "pytorch_model.bin").write_bytes(b"a pickle")
+    (copied / "modeling_tiny.py").write_text("raise SystemExit('run')")
+    package = tmp_path / "packages" / "modelscope"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(MODELSCOPE.format(folder=str(copied)))
+    return package.parent
+
+
+def test_a_modelscope_name_is_fetched_once_safetensors_only(tiny: Path, modelscope: Path, tmp_path: Path) -> None:
+    source = "modelscope:owner/tiny@v1"
+    first = fetch(source, tmp_path / "data", "", modelscope)
+    assert first.returncode == 0, first.stderr
+    folder = Path(first.stdout.splitlines()[0])
+    assert folder == tmp_path / "data" / "modelscope" / "owner--tiny--v1"
+    assert logits(folder) == logits(tiny)
+    assert {file.name for file in folder.iterdir()} & {"pytorch_model.bin", "modeling_tiny.py"} == set()
+    (modelscope / "modelscope" / "__init__.py").write_text("raise SystemExit('asked again')")
+    assert fetch(source, tmp_path / "data", "", modelscope).stdout.splitlines()[0] == str(folder)
+
+
+def test_a_modelscope_that_fails_is_told_with_what_to_do(modelscope: Path, tmp_path: Path) -> None:
+    refused = fetch("modelscope:owner/other@v1", tmp_path / "data", "", modelscope)
+    assert refused.returncode == 1
+    for words in ("owner/other could not be fetched", "does not exist", "a folder you downloaded yourself"):
+        assert words in refused.stderr
