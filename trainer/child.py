@@ -66,6 +66,15 @@ class Teller:
     bars: Bars
     stage: str = ""
     told_at: float = field(default=-TELL_SECONDS)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """An earlier attempt's notes still hold."""
+        self.notes = {name: each for name, each in self.run.progress.items() if name not in ("what", "done", "total")}
+
+    def note(self, name: str, told: dict[str, Any]) -> None:
+        """To be seen beside the progress from now on."""
+        self.notes[name] = told
 
     def __call__(self, stage: str, what: str, done: int, total: int) -> None:
         """Raises AttemptOver or Cancelled."""
@@ -73,7 +82,7 @@ class Teller:
         if stage == self.stage and time.monotonic() < self.told_at + TELL_SECONDS:
             return
         self.stage, self.told_at = stage, time.monotonic()
-        progress = {"what": what, "done": done, "total": total}
+        progress = {"what": what, "done": done, "total": total, **self.notes}
         try:
             known = self.db.write(runs.report, self.run.id, self.run.attempt, stage, progress, now())
         except OperationalError as error:  # hours of training outlive a database that restarts
@@ -135,7 +144,7 @@ def walk(db: Database, run: Run, home: Path, client: Ollama, tell: Teller, **opt
     """Raises OperationalError, and nothing else."""
     try:
         recipe = Recipe.from_dict(run.recipe)
-        released = pipeline.run(Work(db, run, recipe, home, client, now, tell, **options))
+        released = pipeline.run(Work(db, run, recipe, home, client, now, tell, note=tell.note, **options))
     except AttemptOver:
         log.warning("run %d: attempt %d is over", run.id, run.attempt)
         return NOT_OURS

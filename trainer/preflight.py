@@ -36,6 +36,10 @@ PEAK_FLOPS = {
 }
 SHORTEST_ROWS_TOKENS = 256  # below, hardly a conversation is left
 CPU_CORE_FLOPS = 100e9  # peak; with UTILISATION it gives the 30 GFLOP/s a core measured in float32
+# Measured on one core, and on two with a Q4_K_M of 135M: merging and quantising, and llama.cpp reading and answering.
+QUANTISED_WEIGHTS_A_SECOND = 15e6
+SCORING_CORE_FLOPS = 15e9
+CONVERTED_BYTES_A_SECOND = 100e6
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,14 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What scoring puts to both files: texts whose tokens it weighs, and questions that are answered."""
+
+    texts: int
+    questions: int
+
+
+@dataclass(frozen=True)
 class Need:
     """One resource: what is needed, part by part, and what there is."""
 
@@ -135,12 +147,31 @@ class Advice:
 @dataclass(frozen=True)
 class Preflight:
     needs: tuple[Need, ...]
-    minutes: float
+    minutes_of: dict[str, float]  # train, convert, score; fetching depends on a network that nobody knows
     advice: tuple[Advice, ...] = ()
+
+    @property
+    def minutes(self) -> float:
+        return sum(self.minutes_of.values())
 
     @property
     def fits(self) -> bool:
         return all(need.fits for need in self.needs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For people and JSON: GiB and minutes, rounded."""
+        return {
+            "fits": self.fits,
+            "minutes": {name: round(each, 1) for name, each in self.minutes_of.items()},
+            "needs": {
+                need.resource: {
+                    "needed_gib": round(need.needed_bytes / GIB, 1),
+                    "available_gib": round(need.available_bytes / GIB, 1),
+                }
+                for need in self.needs
+            },
+            "advice": [{"code": each.code, **each.params} for each in self.advice],
+        }
 
 
 def preflight(
@@ -150,6 +181,7 @@ def preflight(
     machine: Machine,
     *,
     mean_tokens: float,
+    reading: Reading,
     fetched: bool = False,
 ) -> Preflight:
     """Whether a run of `recipe`, over so many `examples` a stage, fits `machine`. `fetched`: the weights are here.
@@ -162,7 +194,12 @@ def preflight(
     advice = [] if all(need.fits for need in needs) else [fitting_change(shape, recipe, tuple(examples), machine)]
     if not disk.fits:
         advice.append(Advice("free_disk", {"bytes": disk.needed_bytes - disk.available_bytes}))
-    return Preflight((*needs, disk), minutes(shape, recipe, examples, machine, mean_tokens), tuple(advice))
+    minutes_of = {
+        "train": train_minutes(shape, recipe, examples, machine, mean_tokens),
+        "convert": convert_minutes(shape),
+        "score": score_minutes(shape, recipe, reading, machine, mean_tokens),
+    }
+    return Preflight((*needs, disk), minutes_of, tuple(advice))
 
 
 def memory_needs(shape: Shape, recipe: Recipe, stages: tuple[Stage, ...], machine: Machine) -> tuple[Need, ...]:
@@ -222,7 +259,9 @@ def disk_need(shape: Shape, recipe: Recipe, machine: Machine, *, fetched: bool) 
     return Need("disk", {name: int(value) for name, value in parts.items()}, machine.disk_bytes)
 
 
-def minutes(shape: Shape, recipe: Recipe, examples: Mapping[Stage, int], machine: Machine, mean_tokens: float) -> float:
+def train_minutes(
+    shape: Shape, recipe: Recipe, examples: Mapping[Stage, int], machine: Machine, mean_tokens: float
+) -> float:
     """2 FLOP a weight and token forward, 2 backward to the activations (the base takes no gradient of its own), 2 more
     to compute them again where checkpointed, 2 for the reference: Kaplan et al., arXiv 2001.08361, section 2.1."""
     flops = 0.0
@@ -232,6 +271,19 @@ def minutes(shape: Shape, recipe: Recipe, examples: Mapping[Stage, int], machine
         passes = 4 + 2 * settings.gradient_checkpointing + 2 * (stage in ("dpo", "kto"))
         flops += seen(settings, rows) * sequences * mean_tokens * passes * shape.weights
     return flops / (peak_flops(machine) * UTILISATION) / 60
+
+
+def convert_minutes(shape: Shape) -> float:
+    """The 16-bit file, read and written once, then candidate and base quantised: of a base's first run."""
+    return (4 * shape.weights / CONVERTED_BYTES_A_SECOND + 2 * shape.weights / QUANTISED_WEIGHTS_A_SECOND) / 60
+
+
+def score_minutes(shape: Shape, recipe: Recipe, reading: Reading, machine: Machine, mean_tokens: float) -> float:
+    """Both files, on the CPU, for llama.cpp's wheel has no CUDA: 2 FLOP a weight and token. Every question is taken to
+    be answered at the greatest length."""
+    answer = min(recipe.gate.max_generated_tokens, recipe.generate.num_predict)
+    tokens = reading.texts * mean_tokens + reading.questions * (mean_tokens + answer)
+    return 2 * tokens * 2 * shape.weights / (machine.cores * SCORING_CORE_FLOPS) / 60
 
 
 def seen(settings: Train, rows: int) -> float:

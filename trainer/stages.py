@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ from storage.recipe import Recipe, Stage
 from storage.records import Run
 from trainer import dataset, machine, preflight
 from trainer.dataset import Built
+from trainer.preflight import Preflight, Reading
 from trainer.scorecard import Scorecard
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ class RunFailed(Exception):
         self.code, self.params = code, params
 
 
+def unnoted(_name: str, _told: dict[str, Any]) -> None:
+    """For callers that show nothing."""
+
+
 @dataclass(frozen=True)
 class Work:
     """One run and all that its stages work with. `tell` raises where the run is to stop."""
@@ -61,7 +66,8 @@ class Work:
     alias: str | None = None  # moved for Ollama's other clients when a release is deployed
     threads: int | None = None
     locale: str | None = None  # of the report
-    patience_seconds: float = 300.0  # with an Ollama that is away or busy when a release is due
+    patience_seconds: float = 300.0  # with an Ollama or a database that is away or busy when a release is due
+    note: Callable[[str, dict[str, Any]], None] = unnoted  # what else is to be seen beside the progress
 
     @property
     def folder(self) -> Path:
@@ -150,10 +156,12 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     def step(stage: Stage, done: int, total: int, _loss: float) -> None:
         work.tell("train", stage, done, total)
 
+    known = say_whether_it_fits(work, origin.weights, built)
     local = weights.local_weights(
         origin.weights, work.home / "weights", endpoint=work.endpoint, progress=work.told("train")
     )
-    say_whether_it_fits(work, local, rows)
+    if not known:
+        say_whether_it_fits(work, str(local), built)
     trained = training.train_stages(local, rows, work.recipe, work.folder / "train", progress=step)
     tokenizer = tokenizer_of(local)
     return Taught(
@@ -165,25 +173,58 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     )
 
 
-def say_whether_it_fits(work: Work, weights: Path, rows: Mapping[Stage, Sequence[Mapping[str, Any]]]) -> None:
-    """In the log: an estimate on the safe side is no reason to refuse, for a batch that does not fit is halved."""
-    config = json.loads((weights / "config.json").read_bytes())
+def say_whether_it_fits(work: Work, weights: str, built: Built) -> bool:
+    """In the log, in the run's folder and beside its progress: an estimate on the safe side is no reason to refuse, for
+    a batch that does not fit is halved. False where it is not known."""
+    estimate = preflight_of(work.recipe, built, weights, work.home, endpoint=work.endpoint)
+    if estimate is None:
+        return False
+    told = estimate.to_dict()
+    (work.folder / "preflight.json").write_text(json.dumps(told, indent=1))
+    work.note("preflight", told)
+    log.info("run %d: about %.0f minutes; needs %s", work.run.id, estimate.minutes, told["needs"])
+    for advice in told["advice"]:
+        log.warning("run %d may not fit: %s", work.run.id, advice)
+    return True
+
+
+def preflight_of(
+    recipe: Recipe, built: Built, weights: str, home: Path, *, endpoint: str | None = None
+) -> Preflight | None:
+    """Whether a run of `recipe` over that data set, on top of `weights`, would fit this machine, and how long it would
+    take. None where there is nothing to train on, or the shape of the weights is not known before they are here."""
+    from trainer.weights import are_here, config_of
+
+    rows = dataset.rows_to_train(built)
+    config = config_of(weights, home / "weights", endpoint=endpoint)
+    if config is None or not rows or not all(rows.values()):
+        return None
+    home.mkdir(parents=True, exist_ok=True)
     texts = ["".join(str(value) for value in row.values()) for stage in rows for row in rows[stage]]
-    mean_tokens = fmean(map(estimate_tokens, texts))
-    counts = {stage: len(rows[stage]) for stage in rows}
     try:
-        told = preflight.preflight(
-            config, work.recipe, counts, machine.here(work.folder), mean_tokens=mean_tokens, fetched=True
+        return preflight.preflight(
+            config,
+            recipe,
+            {stage: len(rows[stage]) for stage in rows},
+            machine.here(home),
+            mean_tokens=fmean(map(estimate_tokens, texts)),
+            reading=reading_of(recipe, built),
+            fetched=are_here(weights, home / "weights"),
         )
     except ValueError as error:
-        log.warning("run %d: %s", work.run.id, error)
-        return
-    needs = ", ".join(
-        f"{each.resource} {each.needed_bytes / GIB:.1f} of {each.available_bytes / GIB:.1f} GiB" for each in told.needs
+        log.warning("%s: %s", weights, error)
+        return None
+
+
+def reading_of(recipe: Recipe, built: Built) -> Reading:
+    """At most: questions that are asked twice are not told apart."""
+    held_out, bars = built.counts["kept"]["held_out"], recipe.gate
+    corrected = min(built.counts["kept"]["train"]["answers"], bars.max_generations)
+    asked = min(sum(held_out.values()), bars.max_generations)
+    return Reading(
+        2 * min(held_out["pairs"], bars.max_pairs) + min(held_out["answers"], bars.max_answers),
+        corrected + asked + len(dataset.controls_of(built.folder)),
     )
-    log.info("run %d: about %.0f minutes; needs %s", work.run.id, told.minutes, needs)
-    for advice in told.advice:
-        log.warning("run %d may not fit: %s %s", work.run.id, advice.code, dict(advice.params))
 
 
 def summary(trained: Any) -> dict[str, Any]:

@@ -9,13 +9,18 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
+
 Progress = Callable[[str, int, int], None]
+
+FETCHED = ".fetched"
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 WANTED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
@@ -46,12 +51,47 @@ def local_weights(source: str, data_dir: Path, *, endpoint: str | None = None, p
         return checked(path)
     if path.suffix == ".gguf":
         return from_gguf(path, data_dir, progress)
-    scheme, _, rest = source.rpartition(":")
-    if (match := HUB_NAME.fullmatch(rest)) and scheme in ("", "modelscope"):
-        return from_hub(match["name"], match["revision"], scheme, data_dir, endpoint, progress)
-    raise WeightsUnavailable(
-        f"no weights at {source!r}: give an HF folder, a .gguf file, OWNER/NAME or modelscope:OWNER/NAME"
-    )
+    return from_hub(source, data_dir, endpoint, progress)
+
+
+def config_of(source: str, data_dir: Path, *, endpoint: str | None = None) -> dict[str, Any] | None:
+    """What config.json says of a source's shape, before its weights are fetched or converted; None where that fails."""
+    path = Path(source).expanduser()
+    try:
+        if path.suffix == ".gguf":
+            return config_of_gguf(path)
+        folder = path if source and path.is_dir() else hub_folder(source, data_dir)
+        if not (folder / "config.json").is_file():
+            fetch(source, folder, ["config.json"], endpoint, silent)
+        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    except (WeightsUnavailable, OSError, ValueError, KeyError) as error:
+        log.info("the shape of %s is not known yet: %s", source, type(error).__name__)
+        return None
+    return config
+
+
+def config_of_gguf(path: Path) -> dict[str, Any]:
+    from huigan.llama import gguf
+
+    header = gguf.read(path)
+    return {
+        "hidden_size": header.hyper("embedding_length"),
+        "intermediate_size": header.hyper("feed_forward_length"),
+        "num_hidden_layers": header.hyper("block_count"),
+        "num_attention_heads": header.hyper("attention.head_count"),
+        "num_key_value_heads": header.hyper("attention.head_count_kv"),
+        "head_dim": header.hyper("attention.key_length"),
+        "vocab_size": header.tensors["token_embd.weight"].shape[0],
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+    }
+
+
+def are_here(source: str, data_dir: Path) -> bool:
+    """Whether nothing is left to fetch; a GGUF file is taken to be still converted."""
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" or (source and path.is_dir()):
+        return path.is_dir()
+    return (hub_folder(source, data_dir) / FETCHED).is_file()
 
 
 def checked(folder: Path) -> Path:
@@ -127,45 +167,58 @@ def sha256(path: Path, progress: Progress) -> str:
     return digest.hexdigest()
 
 
-def from_hub(
-    name: str, revision: str | None, scheme: str, data_dir: Path, endpoint: str | None, progress: Progress
-) -> Path:
-    """Resumes what a killed fetch left; `.fetched`, written last, says that nothing is missing."""
-    folder = data_dir / (scheme or "hub") / "--".join([*name.split("/"), *(revision or "main").split("/")])
-    if not (folder / ".fetched").is_file():
-        fetch = from_modelscope if scheme else from_hugging_face
-        try:
-            fetch(name, revision, folder, endpoint, progress)
-        except Exception as error:  # the clients raise errors of three HTTP libraries, and their own
-            raise WeightsUnavailable(
-                f"{name} could not be fetched ({type(error).__name__}: {error}): {MIRRORS}"
-            ) from error
-        checked(folder).joinpath(".fetched").touch()
+def from_hub(source: str, data_dir: Path, endpoint: str | None, progress: Progress) -> Path:
+    """Resumes what a killed fetch left; FETCHED, written last, says that nothing is missing."""
+    folder = hub_folder(source, data_dir)
+    if not (folder / FETCHED).is_file():
+        fetch(source, folder, WANTED_FILES, endpoint, progress)
+        checked(folder).joinpath(FETCHED).touch()
     return checked(folder)
 
 
-def from_hugging_face(name: str, revision: str | None, folder: Path, endpoint: str | None, progress: Progress) -> None:
-    from huggingface_hub import snapshot_download
-
-    snapshot_download(
-        name,
-        revision=revision,
-        local_dir=folder,
-        endpoint=endpoint,
-        allow_patterns=WANTED_FILES,
-        ignore_patterns=UNWANTED_FILES,
-        tqdm_class=reporting(progress),
-    )
+def parsed(source: str) -> tuple[str, str, str | None]:
+    """(scheme, name, revision) of a hub's repository; the scheme of Hugging Face's is empty. Raises
+    WeightsUnavailable."""
+    scheme, _, rest = source.rpartition(":")
+    match = HUB_NAME.fullmatch(rest)
+    if match is None or scheme not in ("", "modelscope"):
+        raise WeightsUnavailable(
+            f"no weights at {source!r}: give an HF folder, a .gguf file, OWNER/NAME or modelscope:OWNER/NAME"
+        )
+    return scheme, match["name"], match["revision"]
 
 
-def from_modelscope(name: str, revision: str | None, folder: Path, _endpoint: str | None, _progress: Progress) -> None:
+def hub_folder(source: str, data_dir: Path) -> Path:
+    scheme, name, revision = parsed(source)
+    return data_dir / (scheme or "hub") / "--".join([*name.split("/"), *(revision or "main").split("/")])
+
+
+def fetch(source: str, folder: Path, wanted: Sequence[str], endpoint: str | None, progress: Progress) -> None:
+    """Those of a repository's files, into `folder`. Raises WeightsUnavailable."""
+    scheme, name, revision = parsed(source)
+    options = {
+        "revision": revision,
+        "local_dir": str(folder),
+        "allow_patterns": list(wanted),
+        "ignore_patterns": UNWANTED_FILES,
+    }
+    try:
+        if scheme:
+            from_modelscope(name, **options)
+        else:
+            from huggingface_hub import snapshot_download
+
+            snapshot_download(name, endpoint=endpoint, tqdm_class=reporting(progress), **options)
+    except Exception as error:  # the clients raise errors of three HTTP libraries, and their own
+        raise WeightsUnavailable(f"{name} could not be fetched ({type(error).__name__}: {error}): {MIRRORS}") from error
+
+
+def from_modelscope(name: str, **options: Any) -> None:
     if importlib.util.find_spec("modelscope") is None:
         raise WeightsUnavailable("the package modelscope is not installed: pip install modelscope")
-    from modelscope import snapshot_download
+    import modelscope
 
-    snapshot_download(
-        name, revision=revision, local_dir=str(folder), allow_patterns=WANTED_FILES, ignore_patterns=UNWANTED_FILES
-    )
+    modelscope.snapshot_download(name, **options)
 
 
 def reporting(progress: Progress) -> Any:

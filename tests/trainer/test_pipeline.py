@@ -26,6 +26,7 @@ from tests.fakes.ollama import FakeOllama, Reply
 from tests.trainer.community import AT
 from tests.trainer.world import Away, World, counting_ollama, small_disk, tiny_base, tiny_recipe
 from trainer import HANDED_BACK, child, pipeline, stages
+from trainer.dataset import Built
 from trainer.release import Released
 from trainer.stages import RunFailed, Work
 
@@ -441,6 +442,33 @@ def test_an_error_that_nobody_foresaw_is_recorded_without_its_message() -> None:
     """It may quote what people wrote."""
     assert child.failure_of(KeyError("my secret")) == {"code": "internal", "type": "KeyError"}
     assert child.failure_of(RunFailed("disk_full", folder=Path("/x"))) == {"code": "disk_full", "folder": "/x"}
+
+
+def test_what_a_run_needs_is_said_in_its_folder_and_beside_its_progress(world: World) -> None:
+    folder, run = stages.folder_of(world.home, the_run(world)), the_run(world)
+    (folder / "preflight.json").unlink()
+    (folder / "train.json").unlink()
+    tell = child.Teller(world.db, run, child.Bars(None, None))
+    with pytest.raises(Halt):
+        pipeline.run(work_of(world, run, until="gate", note=tell.note))
+    told = json.loads((folder / "preflight.json").read_text())
+    assert {*told["needs"]} >= {"disk", "ram"}
+    assert tell.notes == {"preflight": told}
+    tell("score", "", 0, 0)
+    assert the_run(world).progress["preflight"] == told
+    assert child.Teller(world.db, the_run(world), child.Bars(None, None)).notes == tell.notes
+
+
+def test_weights_whose_shape_is_not_known_are_not_guessed_at(world: World) -> None:
+    built = pipeline.once(work_of(world, the_run(world)), "dataset", Built, lambda: pytest.fail("made again"))
+    recipe = tiny_recipe()
+    assert stages.preflight_of(recipe, built, "no/where", world.home, endpoint="http://127.0.0.1:9") is None
+    of_folder = stages.preflight_of(recipe, built, str(world.tiny / "weights"), world.home)
+    of_gguf = stages.preflight_of(recipe, built, str(world.tiny / "base.gguf"), world.home)
+    assert of_folder is not None
+    assert of_gguf is not None
+    assert of_folder.minutes_of == of_gguf.minutes_of
+    assert of_folder.needs[0].parts == of_gguf.needs[0].parts
 
 
 def test_progress_is_told_at_once_for_a_new_stage_and_then_seldom(fresh: World) -> None:

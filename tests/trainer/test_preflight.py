@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from storage.recipe import Recipe, parse
-from trainer.preflight import GIB, Machine, Preflight, Shape, preflight
+from trainer.preflight import GIB, Machine, Preflight, Reading, Shape, preflight
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 LLAMA_3_8B = {
@@ -34,6 +35,7 @@ SMOLLM2_135M = {
 }
 CARD_24_GIB = Machine(64 * GIB, 100 * GIB, 16, vram_bytes=24 * GIB, gpu="NVIDIA GeForce RTX 4090")
 LAPTOP = Machine(16 * GIB, 20 * GIB, 2)
+READING = Reading(texts=100, questions=30)
 
 
 def recipe(name: str, extra: str = "") -> Recipe:
@@ -42,7 +44,7 @@ def recipe(name: str, extra: str = "") -> Recipe:
 
 def of_8b(machine: Machine, given: Recipe | None = None, **options: Any) -> Preflight:
     given = given or recipe("llama3-8b-chinese-chat")
-    return preflight(LLAMA_3_8B, given, {"sft": 500, "dpo": 300}, machine, mean_tokens=400, **options)
+    return preflight(LLAMA_3_8B, given, {"sft": 500, "dpo": 300}, machine, mean_tokens=400, reading=READING, **options)
 
 
 def part(checked: Preflight, resource: str, name: str) -> float:
@@ -66,7 +68,7 @@ def test_8b_in_four_bits_fits_a_24_gib_card() -> None:
     assert 5 < part(checked, "vram", "weights") < 6
     assert 0.2 < part(checked, "vram", "adapter") < 0.5
     assert 7 < needed(checked, "vram") < 14
-    assert 1 < checked.minutes < 120
+    assert 1 < checked.minutes_of["train"] < 120
 
 
 def test_8b_on_8_gib_is_told_what_would_fit() -> None:
@@ -103,15 +105,15 @@ def test_whole_weights_in_sixteen_bits_do_not_fit_8_gib_and_four_bits_are_advise
 
 
 def test_the_demo_fits_a_laptop() -> None:
-    checked = preflight(SMOLLM2_135M, recipe("demo"), {"sft": 100, "dpo": 20}, LAPTOP, mean_tokens=100)
+    checked = preflight(SMOLLM2_135M, recipe("demo"), {"sft": 100, "dpo": 20}, LAPTOP, mean_tokens=100, reading=READING)
     assert checked.fits
     assert {need.resource for need in checked.needs} == {"ram", "disk"}
     assert checked.minutes < 15
 
 
 def test_orpo_pays_for_its_logits() -> None:
-    dpo = preflight(LLAMA_3_8B, recipe("demo"), {"dpo": 10}, CARD_24_GIB, mean_tokens=100)
-    orpo = preflight(LLAMA_3_8B, recipe("demo"), {"orpo": 10}, CARD_24_GIB, mean_tokens=100)
+    dpo = preflight(LLAMA_3_8B, recipe("demo"), {"dpo": 10}, CARD_24_GIB, mean_tokens=100, reading=READING)
+    orpo = preflight(LLAMA_3_8B, recipe("demo"), {"orpo": 10}, CARD_24_GIB, mean_tokens=100, reading=READING)
     assert part(dpo, "vram", "logits") == 0
     assert part(orpo, "vram", "logits") > 2
 
@@ -130,6 +132,21 @@ def test_a_full_disk_is_told_in_bytes() -> None:
     assert of_8b(replace(CARD_24_GIB, disk_bytes=20 * GIB), fetched=True).fits
 
 
+def test_scoring_an_8b_file_on_a_cpu_takes_longer_than_training_it_on_a_card() -> None:
+    checked = of_8b(CARD_24_GIB)
+    assert checked.minutes_of["score"] > checked.minutes_of["train"]
+    assert 30 < checked.minutes_of["score"] < 240
+    assert 5 < checked.minutes_of["convert"] < 60
+    assert of_8b(replace(CARD_24_GIB, cores=64)).minutes_of["score"] < checked.minutes_of["score"] / 3
+
+
+def test_what_is_told_is_json_in_gib_and_minutes() -> None:
+    told = json.loads(json.dumps(of_8b(replace(CARD_24_GIB, disk_bytes=20 * GIB)).to_dict()))
+    assert (told["fits"], [each["code"] for each in told["advice"]]) == (False, ["free_disk"])
+    assert told["needs"]["disk"]["available_gib"] == 20
+    assert set(told["minutes"]) == {"train", "convert", "score"}
+
+
 def test_a_faster_card_takes_less_time() -> None:
     assert of_8b(replace(CARD_24_GIB, gpu="NVIDIA H100 80GB HBM3")).minutes < of_8b(CARD_24_GIB).minutes
 
@@ -140,7 +157,7 @@ def test_a_faster_card_takes_less_time() -> None:
 )
 def test_a_config_of_another_kind_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="no estimate"):
-        preflight(config, recipe("tiny"), {"sft": 1}, LAPTOP, mean_tokens=10)
+        preflight(config, recipe("tiny"), {"sft": 1}, LAPTOP, mean_tokens=10, reading=READING)
 
 
 def test_an_estimate_needs_no_torch() -> None:

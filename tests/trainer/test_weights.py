@@ -207,6 +207,23 @@ def hub(copied: Path) -> Iterator[Hub]:
     thread.join()
 
 
+def test_the_shape_is_known_before_the_weights_are_fetched(hub: Hub, tmp_path: Path) -> None:
+    asking = [sys.executable, "-c", SHAPE, "owner/tiny", str(tmp_path / "data"), hub.address]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    told = subprocess.run(asking, cwd=REPOSITORY, env=environment, text=True, capture_output=True, check=True)
+    assert told.stdout.split() == ["256", "False"]
+    assert [path for path in hub.asked if "safetensors" in path] == []
+    assert fetch("owner/tiny", tmp_path / "data", hub.address).returncode == 0
+
+
+SHAPE = """
+import sys
+from pathlib import Path
+from trainer.weights import are_here, config_of
+source, data_dir, endpoint = sys.argv[1:]
+print(config_of(source, Path(data_dir), endpoint=endpoint)["hidden_size"], are_here(source, Path(data_dir)))
+"""
+
 FETCH = """
 import sys
 from pathlib import Path
