@@ -5,31 +5,34 @@ from __future__ import annotations
 import dataclasses
 import errno
 import gc
-import json
 import math
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from peft import PeftModelForCausalLM
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
 
 from storage.recipe import BadRecipe, Stage
 from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
+from tests.trainer.learning import (
+    check_merged,
+    check_nf4,
+    check_trained,
+    curve,
+    job_of,
+    killed_and_whole,
+    models,
+    weights,
+)
 from tests.trainer.world import small_disk
 from trainer import checkpoints
 from trainer.methods import STAGES, balance, check_tokens, ordered
 from trainer.tokens import TrainingFailed, fitting
 from trainer.training import (
-    Job,
     Trained,
     attempt,
     build_trainer,
@@ -56,15 +59,6 @@ def taught(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return train(tiny, rows("sft"), tiny_recipe(), tmp_path_factory.mktemp("taught"), stage="sft")
 
 
-def weights(trained: Trained) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = load_file(trained.adapter_dir / "adapter_model.safetensors")
-    return loaded
-
-
-def curve(trained: Trained) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in trained.curves.read_text().splitlines()]
-
-
 class Interruption:
     """Progress that raises once, at a step."""
 
@@ -84,12 +78,8 @@ class Interruption:
 def test_every_method_leaves_an_adapter_with_effect_and_a_whole_curve(tiny: Path, tmp_path: Path, stage: Stage) -> None:
     told: list[tuple[Stage, int, int]] = []
     trained = train(tiny, rows(stage), tiny_recipe(), tmp_path, stage=stage, progress=lambda *now: told.append(now[:3]))
-    assert any(tensor.abs().max() > 0 for name, tensor in weights(trained).items() if "lora_B" in name)
-    assert {name for name in weights(trained) if "ref" in name.split(".")} == set()
-    steps = trained.steps
-    assert [point["step"] for point in curve(trained)] == list(range(1, steps + 1))
-    assert all(math.isfinite(point["loss"]) and point["learning_rate"] >= 0 for point in curve(trained))
-    assert told == [(stage, step, steps) for step in range(1, steps + 1)]
+    check_trained(trained)
+    assert told == [(stage, step, trained.steps) for step in range(1, trained.steps + 1)]
     assert (trained.examples, trained.skipped, trained.device, trained.in_4bit) == (16, {}, "cpu", False)
     assert not (tmp_path / "checkpoints").exists()
 
@@ -121,9 +111,8 @@ def test_without_an_sft_term_the_first_dpo_loss_is_ln_2(tiny: Path, tmp_path: Pa
 
 
 def test_a_wrong_reference_ends_the_training_at_once(tiny: Path, tmp_path: Path, taught: Trained) -> None:
-    recipe, tokenizer = tiny_recipe(train={"beta": 1.0}), load_tokenizer(tiny)
-    fit = fitting(tokenizer, rows("dpo"), "dpo", recipe.data)
-    job = Job(tiny, taught.adapter_dir, recipe, "dpo", fit, tokenizer, tmp_path, lambda *_: None)
+    recipe = tiny_recipe(train={"beta": 1.0})
+    job = job_of(tiny, tmp_path, "dpo", recipe, taught.adapter_dir)
     model = load_model(job, in_4bit=False)
     trainer = build_trainer(job, recipe.training("dpo"), model, in_4bit=False)
     for name, parameter in model.named_parameters():
@@ -143,14 +132,19 @@ def curve_of_untaught_dpo(tiny: Path, folder: Path) -> dict[str, Any]:
     return curve(train(tiny, rows("dpo"), tiny_recipe(), folder, stage="dpo"))[0]
 
 
-def test_four_bits_train_on_a_cpu_too(tiny: Path, tmp_path: Path) -> None:
-    trained = train(tiny, rows("sft"), tiny_recipe(train={"load_in_4bit": True}), tmp_path, stage="sft")
+@pytest.mark.parametrize("stage", STAGES)
+def test_four_bits_train_on_a_cpu_too(tiny: Path, tmp_path: Path, stage: Stage) -> None:
+    recipe = tiny_recipe(
+        train={"load_in_4bit": True, "gradient_checkpointing": True, "max_steps": 2}, preference={"max_steps": 2}
+    )
+    trained = train(tiny, rows(stage), recipe, tmp_path / "run", stage=stage)
     assert trained.in_4bit
-    assert any(tensor.abs().max() > 0 for name, tensor in weights(trained).items() if "lora_B" in name)
+    check_trained(trained)
+    check_merged(tiny, trained, tmp_path)
 
 
-def models() -> int:
-    return sum(type(each) in (PeftModelForCausalLM, LlamaForCausalLM) for each in gc.get_objects())
+def test_four_bits_are_nf4_with_quantised_constants(tiny: Path, tmp_path: Path) -> None:
+    check_nf4(load_model(job_of(tiny, tmp_path, "sft"), in_4bit=True))
 
 
 def test_trainer_and_server_fighting_over_vram_after_a_stage_no_model_is_held(
@@ -172,44 +166,13 @@ def cycles_are_kept() -> Iterator[None]:
 
 # ---- kills and resuming
 
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-from storage.recipe import Recipe
-from trainer.training import train
-tiny, folder, stage, adapter, recipe, rows, step = json.loads(sys.stdin.read())
-def kill_at(_stage, now, _steps, _loss):
-    if now == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-train(Path(tiny), rows, Recipe.from_dict(recipe), Path(folder), stage=stage,
-      adapter=Path(adapter) if adapter else None, progress=kill_at)
-"""
-
 
 @pytest.mark.parametrize("stage", ["sft", "dpo", "kto"])
 def test_killed_and_started_again_it_ends_with_the_same_adapter(
     tiny: Path, tmp_path: Path, taught: Trained, stage: Stage
 ) -> None:
     adapter = None if stage == "sft" else taught.adapter_dir
-    recipe = tiny_recipe(peft={"lora_dropout": 0.1})
-    work = [str(tiny), str(tmp_path / "killed"), stage, adapter and str(adapter), recipe.to_dict(), rows(stage), 3]
-    child = subprocess.run(
-        [sys.executable, "-c", KILLED], input=json.dumps(work), text=True, cwd=REPOSITORY, capture_output=True
-    )
-    assert child.returncode == -signal.SIGKILL, child.stderr
-    assert (tmp_path / "killed" / "checkpoints" / "checkpoint-2").is_dir()
-    told: list[int] = []
-    resumed = train(
-        tiny,
-        rows(stage),
-        recipe,
-        tmp_path / "killed",
-        stage=stage,
-        adapter=adapter,
-        progress=lambda _stage, step, *_: told.append(step),
-    )
-    whole = train(tiny, rows(stage), recipe, tmp_path / "whole", stage=stage, adapter=adapter)
-    assert told[0] == 3
+    resumed, whole = killed_and_whole(tiny, tmp_path, tiny_recipe(peft={"lora_dropout": 0.1}), stage, adapter)
     assert weights(resumed).keys() == weights(whole).keys()
     assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(resumed).items())
     assert [point["loss"] for point in curve(resumed)] == [point["loss"] for point in curve(whole)]
@@ -227,10 +190,9 @@ def test_half_a_checkpoint_is_not_gone_on_from(tiny: Path, tmp_path: Path) -> No
 
 
 def test_killed_while_the_adapter_is_written_it_is_written_again(tiny: Path, tmp_path: Path, taught: Trained) -> None:
-    recipe, tokenizer = tiny_recipe(), load_tokenizer(tiny)
+    recipe = tiny_recipe()
     checkpoints.prepare_folder(tmp_path, checkpoints.fingerprint(tiny, rows("sft"), recipe, "sft", None), keep=False)
-    fit = fitting(tokenizer, rows("sft"), "sft", recipe.data)
-    attempt(Job(tiny, None, recipe, "sft", fit, tokenizer, tmp_path, lambda *_: None), recipe.training("sft"))
+    attempt(job_of(tiny, tmp_path, "sft", recipe), recipe.training("sft"))
     (tmp_path / "adapter" / "adapter_model.safetensors").write_bytes(b"half")
     again = train(tiny, rows("sft"), recipe, tmp_path, stage="sft", progress=Interruption(6, AssertionError()))
     assert again.steps == 6
