@@ -39,7 +39,7 @@ _IMAGE = "application/vnd.ollama.image."
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
-_PARTIAL = "partial-"
+_PARTIAL = ".partial-"  # no tag may begin so
 _STALE_SECONDS = 3600
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # Ollama's "for ever" is the longest time Go can hold; expires_at shows it.
 FOR_EVER = timedelta(days=365 * 292)
 _END_SECONDS = 1.0
+_NOTICED_SECONDS = 0.5
 
 
 class Busy(Exception):
@@ -84,6 +85,12 @@ class Runners:
                 raise
         try:
             yield runner
+        except RunnerFailed:
+            # A dead child is met before its end is noticed: whoever comes next must not be given it.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_NOTICED_SECONDS):
+                    await loaded.gone.wait()
+            raise
         finally:
             loaded.slots.release()
             self._give_back(loaded)

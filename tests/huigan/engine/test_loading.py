@@ -165,7 +165,7 @@ def test_an_upload_cut_off_leaves_no_blob(engine: Engine) -> None:
 
     with pytest.raises(ConnectionError):
         engine.client.post("/api/blobs/sha256:" + "1" * 64, content=half())
-    wait_until(lambda: not list((engine.models / "blobs").glob("partial-*")))
+    wait_until(lambda: not list((engine.models / "blobs").glob(".partial-*")))
     assert engine.client.head("/api/blobs/sha256:" + "1" * 64).status_code == 404
 
 
@@ -217,7 +217,7 @@ def test_tags_survive_an_engine_that_is_killed_while_they_are_written(
         assert made > 0
 
     again = start_engine(models=engine.models)
-    manifests = [path for path in (engine.models / "manifests").glob("*/*/*/*") if not path.name.startswith("partial-")]
+    manifests = [path for path in (engine.models / "manifests").glob("*/*/*/*") if not path.name.startswith(".")]
     tags = {model["name"] for model in again.client.get("/api/tags").json()["models"]}
     assert {"alias:latest", "t0:latest", "smol:latest"} <= tags
     assert len(tags) == len(manifests)
