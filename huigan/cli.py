@@ -1,6 +1,7 @@
 """The command `huigan`: reads settings, calls one function of a room, and puts what it returns into words.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 refused, nothing was changed; 4 Ollama could not do it.
+Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 refused, nothing was changed; 4 Ollama could not do it;
+75 (train) handed back to be tried again.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ HELP = """A Telegram bot for your own Chinese LLM that gets better from being ra
 
 Try it: huigan demo. For real: huigan base add TAG --weights NAME, then huigan up.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 refused, nothing was changed; 4 Ollama could not do it.
+Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 refused, nothing was changed; 4 Ollama could not do it;
+75 (train) handed back to be tried again.
 """
 
 app = typer.Typer(
@@ -499,9 +501,17 @@ def data_build(
     recipe: RecipeName = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write the data set that a run would train on now, without training."""
-    with opened() as (chosen, db):
-        from trainer import dataset
+    """Write the data set that a run would train on now, without training; say what training on it would need."""
+    from trainer import dataset, stages
+    from trainer.replay import BadReplay
 
-        built = dataset.build(db, recipe_for(chosen, db, recipe), out, now(), run_id=None)
-        show_one(built, as_json=as_json)
+    with opened() as (chosen, db):
+        wanted = recipe_for(chosen, db, recipe)
+        try:
+            built = dataset.build(db, wanted, out, now(), run_id=None)
+        except (BadReplay, dataset.FolderTaken) as error:
+            give_up(str(error), USAGE)
+        live = db.read(deployments.live)
+        weights = live.artefact.weights if live else None
+        fit = stages.preflight_of(wanted, built, weights, chosen.home, endpoint=chosen.hf_endpoint) if weights else None
+        show_one({"dataset": built, "preflight": fit.to_dict() if fit else None}, as_json=as_json)

@@ -231,6 +231,20 @@ def test_no_part_outlives_an_up_that_is_killed(machine: Machine) -> None:
     process.stderr.close()
 
 
+def test_the_data_set_of_a_run_is_written_without_one_and_no_other_folder_is_cleared(machine: Machine) -> None:
+    pytest.importorskip("pyarrow")
+    registered(machine)
+    machine.run("chat", "--as", "ann", said="Capital of France?\n/fix Paris, of course.\n")
+    built = machine.run("data", "build", "--recipe", "demo", "--out", "written", "--json")
+    assert built.returncode == 0, built.stderr
+    told = json.loads(built.stdout)
+    assert told["dataset"]["counts"]["kept"]["train"]["answers"] >= 1
+    assert (machine.home / "written" / "manifest.json").is_file()
+    refused = machine.run("data", "build", "--recipe", "demo", "--out", ".")
+    assert refused.returncode == 2
+    assert (machine.home / "huigan.db").is_file()
+
+
 def test_a_release_is_promoted_and_rolled_back(machine: Machine) -> None:
     registered(machine)
     machine.run("base", "add", "qwen:0.5b", "--weights", "other/weights")
