@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from telegram import Update
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
+from bot.locales import Locales
 from bot.places import place_of, speaker_of, spot_of
 from bot.screen import Screen
 from bot.status import status, time_of
@@ -20,7 +21,7 @@ from huigan.operate.recipes import NoSuchRecipe
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
-from huigan.texts import locale_of, text, told
+from huigan.texts import text, told
 from huigan.turns.opening import meet
 from storage import deployments, releases
 from storage.db import Database
@@ -33,8 +34,11 @@ Act = Callable[[User, str, list[str], Callable[[str], Awaitable[None]]], Awaitab
 
 
 class Admin:
-    def __init__(self, db: Database, library: Ollama, recipe: Callable[[], Recipe], screen: Screen) -> None:
+    def __init__(
+        self, db: Database, library: Ollama, recipe: Callable[[], Recipe], screen: Screen, locales: Locales
+    ) -> None:
         """`recipe` reads the recipe anew for each run; it may raise BadRecipe, NoSuchRecipe or OSError."""
+        self._locales = locales
         self._db = db
         self._library = library
         self._recipe = recipe
@@ -56,7 +60,7 @@ class Admin:
             message, user = update.message, update.effective_user
             assert message is not None
             assert user is not None
-            locale, spot = locale_of(user.language_code), spot_of(message)
+            locale, spot = await self._locales.of(update), spot_of(message)
             known, _ = await self._db.awrite(meet, place_of(message), speaker_of(user), datetime.now(UTC))
 
             async def say(words: str) -> None:

@@ -14,9 +14,10 @@ from telegram import Update
 from telegram.error import NetworkError, TelegramError
 from telegram.ext import Application, ApplicationBuilder, ContextTypes, ExtBot
 
-from bot import claim
+from bot import claim, menu
 from bot.admin import Admin
-from bot.commands import Commands, menu
+from bot.commands import Commands
+from bot.locales import Locales, told_by_telegram
 from bot.messages import Messages
 from bot.notices import Notices
 from bot.pace import TELEGRAMS, Limits, Pace
@@ -26,7 +27,7 @@ from bot.screen import Screen
 from bot.showing import Shows
 from bot.updates import InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
-from huigan.texts import DEFAULT_LOCALE, locale_of, text
+from huigan.texts import text
 from huigan.turns.desk import LOST_SECONDS, Desk
 from storage.db import Database
 from storage.recipe import Recipe
@@ -67,12 +68,13 @@ def build_application(
     desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
     screen = Screen(application.bot, pace)
     shows = Shows(db, desk, screen, rng or random.Random())
-    commands = Commands(db, screen)
+    locales = Locales(db)
+    commands = Commands(db, screen, locales)
     parts = (
         commands,
-        Admin(db, library, recipe, screen),
-        Messages(db, shows, screen),
-        Presses(db, desk, shows, screen, queue.replayed),
+        Admin(db, library, recipe, screen, locales),
+        Messages(db, shows, screen, locales),
+        Presses(db, desk, shows, screen, locales, queue.replayed),
     )
     for part in parts:
         application.add_handlers(part.handlers())
@@ -111,7 +113,7 @@ class _Life:
         self._loops = [
             asyncio.create_task(_every(self._intervals.recover_seconds, self._shows.recover)),
             asyncio.create_task(_every(self._intervals.drain_seconds, self._notices.drain)),
-            asyncio.create_task(_show_menu(cast("ExtBot[Any]", application.bot))),
+            asyncio.create_task(menu.show(cast("ExtBot[Any]", application.bot))),
         ]
 
     async def end(self, application: Bot) -> None:
@@ -132,15 +134,6 @@ async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
 
 
-async def _show_menu(bot: ExtBot[Any]) -> None:
-    """Commands are offered in Chinese, and in English to whose Telegram is English."""
-    try:
-        await bot.set_my_commands(menu(DEFAULT_LOCALE))
-        await bot.set_my_commands(menu("en"), language_code="en")
-    except TelegramError as error:
-        logger.warning("the menu of commands was not set: %s", error)
-
-
 def _told_of_failure(screen: Screen) -> Callable[[object, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
     """The edge of one update: what is unforeseen is recorded and told, and ends nothing else."""
 
@@ -155,8 +148,7 @@ def _told_of_failure(screen: Screen) -> Callable[[object, ContextTypes.DEFAULT_T
         logger.error("update %d failed", update.update_id, exc_info=error)
         if update.effective_message is None or isinstance(error, TelegramError):
             return
-        user = update.effective_user
-        words = text(locale_of(user.language_code if user else None), "bot.unforeseen")
+        words = text(told_by_telegram(update), "bot.unforeseen")
         try:
             await screen.say(spot_of(update.effective_message), words)
         except TelegramError as failure:

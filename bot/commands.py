@@ -6,22 +6,22 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
-from telegram import BotCommand, Message, Update, User
+from telegram import Message, Update, User
 from telegram.constants import ChatType
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, MessageHandler, filters
 
 from bot import claim, keyboards
+from bot.locales import Locales
 from bot.places import place_of, speaker_of, spot_of
 from bot.screen import Screen
-from huigan.texts import locale_of, text, told
+from huigan.texts import text, told
 from huigan.turns.opening import Place, Refusal, Speaker, meet, start_over
 from storage.db import Database
 
-IN_THE_MENU = ("new", "start", "help", "id")
-
 
 class Commands:
-    def __init__(self, db: Database, screen: Screen) -> None:
+    def __init__(self, db: Database, screen: Screen, locales: Locales) -> None:
+        self._locales = locales
         self._db = db
         self._screen = screen
 
@@ -42,7 +42,7 @@ class Commands:
             await self._claim(update, context)
         else:
             await self._db.awrite(meet, place_of(message), speaker_of(user), datetime.now(UTC))
-            locale = locale_of(user.language_code)
+            locale = await self._locales.of(update)
             words = f"{text(locale, 'bot.start')}\n\n{text(locale, 'bot.consent_ask')}"
             await self._screen.say(spot_of(message), words, keyboards.consent(locale))
 
@@ -51,7 +51,7 @@ class Commands:
 
     async def _help(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         message, user = _of(update)
-        locale = locale_of(user.language_code)
+        locale = await self._locales.of(update)
         words = text(locale, "bot.help", username=context.bot.username)
         if await self._db.awrite(_is_admin, place_of(message), speaker_of(user), datetime.now(UTC)):
             words += f"\n\n{text(locale, 'bot.help_admin')}"
@@ -59,27 +59,23 @@ class Commands:
 
     async def _id(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         message, user = _of(update)
-        words = text(locale_of(user.language_code), "bot.id", user=user.id, chat=message.chat.id)
+        words = text(await self._locales.of(update), "bot.id", user=user.id, chat=message.chat.id)
         await self._screen.say(spot_of(message), words)
 
     async def _new(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         message, user = _of(update)
         await self._db.awrite(start_over, place_of(message), speaker_of(user), datetime.now(UTC))
-        await self._screen.say(spot_of(message), text(locale_of(user.language_code), "bot.new"))
+        await self._screen.say(spot_of(message), text(await self._locales.of(update), "bot.new"))
 
     async def _claim(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         message, user = _of(update)
-        locale, code = locale_of(user.language_code), "".join(context.args or [])
+        locale, code = await self._locales.of(update), "".join(context.args or [])
         if message.chat.type != ChatType.PRIVATE:
             words = text(locale, "refusal.claim_private")
         else:
             result = await self._db.awrite(claim.claim, speaker_of(user), code, datetime.now(UTC))
             words = told(locale, "refusal", result.code) if isinstance(result, Refusal) else text(locale, "bot.claimed")
         await self._screen.say(spot_of(message), words)
-
-
-def menu(locale: str) -> list[BotCommand]:
-    return [BotCommand(name, text(locale, f"command.{name}")) for name in IN_THE_MENU]
 
 
 def _of(update: Update) -> tuple[Message, User]:

@@ -11,10 +11,11 @@ from telegram.constants import ChatType
 from telegram.ext import BaseHandler, ContextTypes, MessageHandler, filters
 
 from bot import CHANNEL
+from bot.locales import Locales
 from bot.places import place_of, said_to_us, source_of, speaker_of, spot_of
 from bot.screen import Screen
 from bot.showing import Shows
-from huigan.texts import locale_of, text, told
+from huigan.texts import text, told
 from huigan.turns import feedback
 from huigan.turns.opening import Place, Refusal, Speaker, open_turn
 from storage import correction_prompts, showings, users
@@ -26,7 +27,8 @@ ANONYMOUS_ADMIN_ID = 1087968824
 
 
 class Messages:
-    def __init__(self, db: Database, shows: Shows, screen: Screen) -> None:
+    def __init__(self, db: Database, shows: Shows, screen: Screen, locales: Locales) -> None:
+        self._locales = locales
         self._db = db
         self._shows = shows
         self._screen = screen
@@ -53,14 +55,14 @@ class Messages:
         if isinstance(stored, Turn):
             self._shows.start(stored)
         elif stored is not None:
-            await self._screen.say(spot_of(message), _reply(stored, locale_of(user.language_code)))
+            await self._screen.say(spot_of(message), _reply(stored, await self._locales.of(update)))
 
     async def _unread(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         """A photo, a voice message, a file: where it was meant for us, say that it cannot be read."""
         message, user = update.message, update.effective_user
         if message is None or user is None or not _is_meant_for_us(message, context.bot.id):
             return
-        await self._screen.say(spot_of(message), text(locale_of(user.language_code), "refusal.not_text"))
+        await self._screen.say(spot_of(message), text(await self._locales.of(update), "refusal.not_text"))
 
 
 def _store(

@@ -49,7 +49,7 @@ class Notices:
             if user.id in self._had[notice.id]:
                 continue
             try:
-                await self._screen.say(Spot(int(user.external_id)), words(notice, locale_of(user.locale)))
+                await self._screen.say(Spot(int(user.external_id)), words(notice, locale_of(user.reads)))
             except TelegramError as error:
                 if is_passing(error):
                     logger.warning("notice %d waits: %s", notice.id, error)

@@ -18,11 +18,12 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
 
 from bot import CHANNEL, keyboards
 from bot.keyboards import Press, parse
+from bot.locales import Locales
 from bot.places import Spot, speaker_of, spot_of
 from bot.render import Piece
 from bot.screen import Screen
 from bot.showing import Shows, can_retry
-from huigan.texts import locale_of, text, told
+from huigan.texts import text, told
 from huigan.turns import feedback
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Refusal, Speaker, answer_again
@@ -53,14 +54,11 @@ class Pressed:
     spot: Spot
     message_id: int
     keyboard: InlineKeyboardMarkup | None  # under the message; None also where Telegram shows it to us no more
+    locale: str
 
     @property
     def speaker(self) -> Speaker:
         return speaker_of(self.query.from_user)
-
-    @property
-    def locale(self) -> str:
-        return locale_of(self.query.from_user.language_code)
 
     @property
     def chat(self) -> str:
@@ -68,8 +66,11 @@ class Pressed:
 
 
 class Presses:
-    def __init__(self, db: Database, desk: Desk, shows: Shows, screen: Screen, replayed: Container[int]) -> None:
+    def __init__(
+        self, db: Database, desk: Desk, shows: Shows, screen: Screen, locales: Locales, replayed: Container[int]
+    ) -> None:
         """`replayed`: ids of updates of an earlier life, whose presses Telegram has forgotten."""
+        self._locales = locales
         self._replayed = replayed
         self._db = db
         self._desk = desk
@@ -82,9 +83,10 @@ class Presses:
     async def _pressed(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         query = update.callback_query
         assert query is not None
-        pressed = _pressed(query)
+        locale = await self._locales.of(update)
+        pressed = _pressed(query, locale)
         if pressed is None:
-            await self._toast(update, text(locale_of(query.from_user.language_code), "refusal.stale_button"))
+            await self._toast(update, text(locale, "refusal.stale_button"))
             return
         acting = asyncio.ensure_future(self._act(pressed))
         await asyncio.wait({acting}, timeout=ANSWER_WITHIN_SECONDS)
@@ -204,7 +206,7 @@ class Presses:
             await self._screen.mark(pressed.spot.chat_id, pressed.message_id, keyboard, pressed.keyboard)
 
 
-def _pressed(query: CallbackQuery) -> Pressed | None:
+def _pressed(query: CallbackQuery, locale: str) -> Pressed | None:
     """None if it is no press of ours: a button that was not there when it was pressed is forged, or gone meanwhile."""
     message, press = query.message, parse(query.data)
     if message is None or press is None:
@@ -212,7 +214,7 @@ def _pressed(query: CallbackQuery) -> Pressed | None:
     keyboard = message.reply_markup if isinstance(message, Message) else None
     if isinstance(message, Message) and not _has(keyboard, query.data):
         return None
-    return Pressed(press, query, spot_of(message), message.message_id, keyboard)
+    return Pressed(press, query, spot_of(message), message.message_id, keyboard, locale)
 
 
 def _has(keyboard: InlineKeyboardMarkup | None, data: str | None) -> bool:

@@ -225,7 +225,7 @@ def _shown(session: Session, turn_id: int) -> Shown:
             int(conversation.thread) if conversation.thread else None,
             question if chat.kind is ChatKind.GROUP else None,
         ),
-        locale_of(users.get(session, turn.user_id).locale),
+        locale_of(chat.locale or users.get(session, turn.user_id).reads),
         int(showing.message) if showing.message else None,
         tuple(each.message for each in deliveries.of_answer(session, answer.id)) if answer else (),
         showing.finished_at is not None,

@@ -28,6 +28,17 @@ class ChatKind(StrEnum):
     TERMINAL = "terminal"
 
 
+class Scope(StrEnum):
+    """Who shares a conversation in a group; in a private chat there is one person anyway."""
+
+    USER = "user"  # each person has their own, in each thread
+    THREAD = "thread"  # all who write in a thread share one
+
+
+class AttachmentKind(StrEnum):
+    IMAGE = "image"
+
+
 class TurnState(StrEnum):
     WAITING = "waiting"  # its message is stored; another turn of the conversation may be open
     OPEN = "open"  # a process is producing the answer and beats
@@ -61,6 +72,20 @@ class Reason(StrEnum):
     LONG = "long"
     UNSAFE = "unsafe"
     OTHER = "other"
+
+
+class OfferedFor(StrEnum):
+    """Why somebody was asked which of two answers is better."""
+
+    AGAIN = "again"  # they wanted another answer
+    SAMPLED = "sampled"  # at the rate that the admin set
+
+
+class CardKind(StrEnum):
+    """What a message about a run shows."""
+
+    PROGRESS = "progress"
+    PROMOTION = "promotion"
 
 
 class Pick(StrEnum):
@@ -108,14 +133,21 @@ class User:
     external_id: str
     name: str
     role: Role
-    locale: str | None
+    locale: str | None  # as their channel told it
+    chosen_locale: str | None  # by /lang
     consented_at: datetime | None  # None: not asked, or declined
     declined_at: datetime | None
+    admitted_at: datetime | None  # by an invitation or an admin; counts where the bot is not open to all
     created_at: datetime
 
     @property
     def is_admin(self) -> bool:
         return self.role in ADMIN_ROLES
+
+    @property
+    def reads(self) -> str | None:
+        """The language to write to them in."""
+        return self.chosen_locale or self.locale
 
 
 @dataclass(frozen=True)
@@ -125,8 +157,10 @@ class Chat:
     external_id: str
     kind: ChatKind
     title: str
-    locale: str | None
+    locale: str | None  # chosen for everybody in it
     system: str | None  # overrides the release's system text
+    scope: Scope
+    admitted_at: datetime | None  # a group that may be answered where the bot is not open to all
     created_at: datetime
 
 
@@ -145,6 +179,7 @@ class Conversation:
 class Update:
     update_id: int
     body: Mapping[str, Any]
+    key: str | None  # updates of one key are handled in their order
     received_at: datetime
     handled_at: datetime | None
 
@@ -157,7 +192,23 @@ class Message:
     text: str
     source: str  # names it in its channel, e.g. "telegram:-100:17"; unique, so a replay inserts nothing
     parent_answer_id: int | None  # the answer it replies to, where the user chose one
+    replaces_id: int | None  # the message whose edited version it is
     sent_at: datetime
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A file that came with a message, kept beside the database."""
+
+    id: int
+    message_id: int
+    kind: AttachmentKind
+    name: str
+    mime_type: str
+    sha256: str
+    size_bytes: int
+    path: str
+    added_at: datetime
 
 
 @dataclass(frozen=True)
@@ -171,6 +222,7 @@ class Turn:
     asked_at: datetime
     opened_at: datetime | None
     beat_at: datetime | None
+    stop_asked_at: datetime | None  # by somebody whose press reached another process
     worker: str | None
     tag: str | None
     text: str  # shown so far
@@ -228,6 +280,8 @@ class Showing:
     turn_id: int
     channel: str
     message: str | None  # None: nothing is shown yet
+    worker: str | None  # the process that shows it, for as long as it beats
+    beat_at: datetime | None
     begun_at: datetime
     finished_at: datetime | None
 
@@ -256,6 +310,18 @@ class Rating:
     reason: Reason | None
     correction: str | None
     rated_at: datetime
+
+
+@dataclass(frozen=True)
+class ComparisonOffer:
+    """Two answers to one message, in the order in which somebody was asked to choose."""
+
+    id: int
+    message_id: int
+    left_answer_id: int
+    right_answer_id: int
+    why: OfferedFor
+    offered_at: datetime
 
 
 @dataclass(frozen=True)
@@ -335,6 +401,34 @@ class RunEvent:
 
 
 @dataclass(frozen=True)
+class RunPoint:
+    """What training measured at one step: `loss`, `margin` and the like, by name."""
+
+    id: int
+    run_id: int
+    attempt: int
+    method: str
+    step: int
+    measures: Mapping[str, float]
+    at: datetime
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """A channel message that shows how a run goes, or asks whether to promote what it made; edited as that changes."""
+
+    id: int
+    run_id: int
+    user_id: int
+    kind: CardKind
+    channel: str
+    chat: str
+    message: str
+    made_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
 class Artefact:
     """A GGUF that can be served, and how."""
 
@@ -388,8 +482,23 @@ class Notice:
     code: str
     params: Mapping[str, Any] = field(default_factory=dict)
     user_id: int | None = None
+    undeliverable: str | None = None  # why it never reached its user
     created_at: datetime | None = None
     sent_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A link that lets people in, or makes them more than users. Of its code only the digest is kept."""
+
+    id: int
+    role: Role
+    note: str
+    uses_left: int
+    by_user_id: int | None
+    made_at: datetime
+    expires_at: datetime
+    withdrawn_at: datetime | None
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,20 @@ from sqlalchemy import (
     text,
 )
 
-from storage.records import ChatKind, Ended, Pick, Reason, Role, RunState, Thumb, TurnState
+from storage.records import (
+    AttachmentKind,
+    CardKind,
+    ChatKind,
+    Ended,
+    OfferedFor,
+    Pick,
+    Reason,
+    Role,
+    RunState,
+    Scope,
+    Thumb,
+    TurnState,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -122,8 +135,10 @@ user = Table(
     Column("name", Words, nullable=False, default=""),
     Column("role", Code(Role), nullable=False),
     Column("locale", String(16)),
+    Column("chosen_locale", String(16)),
     _at("consented_at", nullable=True),
     _at("declined_at", nullable=True),
+    _at("admitted_at", nullable=True),
     _at("created_at"),
     UniqueConstraint("channel", "external_id"),
     **_SQLITE,
@@ -139,6 +154,8 @@ chat = Table(
     Column("title", Words, nullable=False, default=""),
     Column("locale", String(16)),
     Column("system", Words),
+    Column("scope", Code(Scope), nullable=False, default=Scope.USER, server_default=Scope.USER.value),
+    _at("admitted_at", nullable=True),
     _at("created_at"),
     UniqueConstraint("channel", "external_id"),
     **_SQLITE,
@@ -160,10 +177,18 @@ update = Table(
     metadata,
     Column("update_id", BigInteger, primary_key=True, autoincrement=False),
     _json("body"),
+    Column("key", String(96)),
     _at("received_at"),
     _at("handled_at", nullable=True),
     Index(
         "ix_update_unhandled",
+        "update_id",
+        sqlite_where=text("handled_at IS NULL"),
+        postgresql_where=text("handled_at IS NULL"),
+    ),
+    Index(
+        "ix_update_unhandled_key",
+        "key",
         "update_id",
         sqlite_where=text("handled_at IS NULL"),
         postgresql_where=text("handled_at IS NULL"),
@@ -179,7 +204,23 @@ message = Table(
     Column("text", Words, nullable=False),
     Column("source", String(128), nullable=False, unique=True),
     Column("parent_answer_id", BigInteger().with_variant(Integer, "sqlite")),
+    Column("replaces_id", BigInteger().with_variant(Integer, "sqlite")),
     _at("sent_at"),
+    **_SQLITE,
+)
+
+attachment = Table(
+    "attachment",
+    metadata,
+    _id(),
+    _to("message", "message_id"),
+    Column("kind", Code(AttachmentKind), nullable=False),
+    Column("name", Words, nullable=False, default=""),
+    Column("mime_type", String(128), nullable=False, default=""),
+    Column("sha256", String(64), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("path", Text, nullable=False),
+    _at("added_at"),
     **_SQLITE,
 )
 
@@ -195,6 +236,7 @@ turn = Table(
     _at("asked_at"),
     _at("opened_at", nullable=True),
     _at("beat_at", nullable=True),
+    _at("stop_asked_at", nullable=True),
     Column("worker", String(64)),
     Column("tag", Text),
     Column("text", Words, nullable=False, default=""),
@@ -305,6 +347,8 @@ showing = Table(
     ),
     Column("channel", String(16), nullable=False),
     Column("message", String(64)),
+    Column("worker", String(64)),
+    _at("beat_at", nullable=True),
     _at("begun_at"),
     _at("finished_at", nullable=True),
     Index(
@@ -339,6 +383,18 @@ rating = Table(
     Column("reason", Code(Reason)),
     Column("correction", Words),
     _at("rated_at"),
+    **_SQLITE,
+)
+
+comparison_offer = Table(
+    "comparison_offer",
+    metadata,
+    _id(),
+    _to("message", "message_id"),
+    _to("answer", "left_answer_id"),
+    _to("answer", "right_answer_id"),
+    Column("why", Code(OfferedFor), nullable=False),
+    _at("offered_at"),
     **_SQLITE,
 )
 
@@ -402,6 +458,36 @@ run_event = Table(
     **_SQLITE,
 )
 
+run_point = Table(
+    "run_point",
+    metadata,
+    _id(),
+    _to("run", "run_id"),
+    Column("attempt", Integer, nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("step", Integer, nullable=False),
+    _json("measures"),
+    _at("at"),
+    UniqueConstraint("run_id", "attempt", "method", "step"),
+    **_SQLITE,
+)
+
+run_card = Table(
+    "run_card",
+    metadata,
+    _id(),
+    _to("run", "run_id"),
+    _to("user", "user_id"),
+    Column("kind", Code(CardKind), nullable=False),
+    Column("channel", String(16), nullable=False),
+    Column("chat", String(64), nullable=False),
+    Column("message", String(64), nullable=False),
+    _at("made_at"),
+    _at("finished_at", nullable=True),
+    UniqueConstraint("channel", "chat", "message"),
+    **_SQLITE,
+)
+
 dataset = Table(
     "dataset",
     metadata,
@@ -438,8 +524,24 @@ outbox = Table(
     _json("params"),
     _to("user", "user_id", nullable=True),
     Column("key", String(128), unique=True),  # the same notice is put once
+    Column("undeliverable", String(64)),
     _at("created_at"),
     _at("sent_at", nullable=True),
+    **_SQLITE,
+)
+
+invitation = Table(
+    "invitation",
+    metadata,
+    _id(),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("role", Code(Role), nullable=False),
+    Column("note", Words, nullable=False, default=""),
+    Column("uses_left", Integer, nullable=False),
+    _to("user", "by_user_id", nullable=True),
+    _at("made_at"),
+    _at("expires_at"),
+    _at("withdrawn_at", nullable=True),
     **_SQLITE,
 )
 

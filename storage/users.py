@@ -14,8 +14,8 @@ from storage.tables import user
 
 
 def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
-    """The user of that name in that channel, added at the first meeting; their name is kept up to date, and their
-    locale is the first one that is known."""
+    """The user of that name in that channel, added at the first meeting; their name and the locale
+    that their channel tells are kept up to date."""
     known = find(session, channel, external_id)
     if known is None:
         added = add_once(
@@ -32,7 +32,7 @@ def meet(session: Session, channel: str, external_id: str, name: str, locale: st
         known = added or find(session, channel, external_id)
         assert known is not None
     news: dict[str, object] = {"name": name} if name and known.name != name else {}
-    if locale and known.locale is None:
+    if locale and known.locale != locale:
         news["locale"] = locale
     return _set(session, known.id, **news) if news else known
 
@@ -57,8 +57,9 @@ def set_role(session: Session, user_id: int, role: Role) -> User:
     return _set(session, user_id, role=role)
 
 
-def set_locale(session: Session, user_id: int, locale: str | None) -> User:
-    return _set(session, user_id, locale=locale)
+def choose_locale(session: Session, user_id: int, locale: str | None) -> User:
+    """None: as their channel tells it."""
+    return _set(session, user_id, chosen_locale=locale)
 
 
 def consent(session: Session, user_id: int, at: datetime) -> User:

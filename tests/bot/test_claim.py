@@ -97,4 +97,11 @@ def test_somebody_named_voids_the_code_and_nobody_named_any_more_issues_one(sqli
 def test_an_appointed_owner_is_spoken_to_in_their_language_once_it_is_known(sqlite_db: Database) -> None:
     sqlite_db.write(claim.appoint, ["1"], AT)
     assert sqlite_db.write(users.meet, "telegram", "1", "Ann", "en", AT).locale == "en"
-    assert sqlite_db.write(users.meet, "telegram", "1", "Ann", "zh-Hans", AT).locale == "en"
+    assert sqlite_db.write(users.meet, "telegram", "1", "Ann", "zh-Hans", AT).reads == "zh-Hans"
+
+
+def test_a_chosen_language_stays_whatever_telegram_tells(sqlite_db: Database) -> None:
+    user = sqlite_db.write(users.meet, "telegram", "1", "Ann", "en", AT)
+    sqlite_db.write(users.choose_locale, user.id, "zh-Hant")
+    assert sqlite_db.write(users.meet, "telegram", "1", "Ann", "zh-Hans", AT).reads == "zh-Hant"
+    assert sqlite_db.write(users.choose_locale, user.id, None).reads == "zh-Hans"

@@ -11,7 +11,7 @@ from tests.huigan.turns.conftest import AT
 
 
 def message(number: int, parent: int | None = None) -> Message:
-    return Message(number, 1, 1, f"m{number}", f"s{number}", parent, AT)
+    return Message(number, 1, 1, f"m{number}", f"s{number}", parent, None, AT)
 
 
 def answer(number: int, of: int, text: str | None = None) -> Answer:
