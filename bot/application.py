@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from telegram import Update
@@ -29,10 +29,14 @@ from bot.updates import InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
 from huigan.turns.desk import LOST_SECONDS, Desk
+from storage import leases
 from storage.db import Database
 from storage.recipe import Recipe
 
 logger = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=60)
+Beside = Sequence[tuple[float, Callable[[], Awaitable[None]]]]  # what is done again and again, so many seconds apart
 
 ALLOWED_UPDATES = [Update.MESSAGE, Update.CALLBACK_QUERY]
 
@@ -63,9 +67,9 @@ def build_application(
     rng: random.Random | None = None,
 ) -> Bot:
     """`builder` knows the token and the addresses. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
-    pace, queue = Pace(limits), StoredQueue(db)
-    application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(InOrder(db)).build()
     desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
+    pace, queue, in_order = Pace(limits), StoredQueue(db, desk.worker, intervals.lost_seconds), InOrder(db, desk.worker)
+    application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(in_order).build()
     screen = Screen(application.bot, pace)
     shows = Shows(db, desk, screen, rng or random.Random())
     locales = Locales(db)
@@ -80,7 +84,12 @@ def build_application(
         application.add_handlers(part.handlers())
     application.add_handler(commands.unknown())
     application.add_error_handler(_told_of_failure(screen))
-    life = _Life(db, queue, shows, Notices(db, screen), admins, intervals)
+    beside: Beside = [
+        (intervals.recover_seconds, lambda: queue.keep(application.bot)),
+        (intervals.recover_seconds, shows.recover),
+        (intervals.drain_seconds, _alone(db, "notices", desk.worker, Notices(db, screen).drain)),
+    ]
+    life = _Life(db, queue, shows, admins, beside, intervals.grace_seconds)
     application.post_init = life.begin
     application.post_stop = life.end
     return application
@@ -94,16 +103,16 @@ class _Life:
         db: Database,
         queue: StoredQueue,
         shows: Shows,
-        notices: Notices,
         admins: Sequence[int],
-        intervals: Intervals,
+        beside: Beside,
+        grace_seconds: float,
     ) -> None:
         self._db = db
         self._queue = queue
         self._shows = shows
-        self._notices = notices
         self._admins = admins
-        self._intervals = intervals
+        self._beside = beside
+        self._grace_seconds = grace_seconds
         self._loops: list[asyncio.Task[None]] = []
 
     async def begin(self, application: Bot) -> None:
@@ -111,8 +120,7 @@ class _Life:
         replayed = await self._queue.replay(application.bot)
         logger.info("the bot @%s begins; %d updates are replayed", application.bot.username, replayed)
         self._loops = [
-            asyncio.create_task(_every(self._intervals.recover_seconds, self._shows.recover)),
-            asyncio.create_task(_every(self._intervals.drain_seconds, self._notices.drain)),
+            *(asyncio.create_task(_every(seconds, act)) for seconds, act in self._beside),
             asyncio.create_task(menu.show(cast("ExtBot[Any]", application.bot))),
         ]
 
@@ -120,8 +128,18 @@ class _Life:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
-        await self._shows.close(self._intervals.grace_seconds)
+        await self._shows.close(self._grace_seconds)
         logger.info("the bot has ended")
+
+
+def _alone(db: Database, name: str, worker: str, act: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """`act` in one of the processes that share the database, as long as that one lives."""
+
+    async def when_ours() -> None:
+        if not db.is_shared or await db.awrite(leases.take, name, worker, LEASE, datetime.now(UTC)):
+            await act()
+
+    return when_ours
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:

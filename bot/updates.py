@@ -1,15 +1,18 @@
 """Updates are stored before Telegram is told that we have them, handled in order, and replayed after a kill.
 
 python-telegram-bot confirms a batch once `put` returned for each update of it, and its webhook answers 200 then: so
-`put` is where they are stored. Knows nothing of what is in them.
+`put` is where they are stored. Several processes may receive for one bot, where they share a PostgreSQL: the database
+keeps the order of what one person says in one place, and what a killed process had is taken over by another. Knows
+nothing of what is in the updates.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from collections.abc import Awaitable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,23 +22,29 @@ from telegram.ext import BaseUpdateProcessor
 
 from storage import updates
 from storage.db import Database
+from storage.updates import Place
+
+logger = logging.getLogger(__name__)
 
 CONCURRENT_UPDATES = 256
-
-Key = tuple[int, int, int]
+BEHIND_SECONDS = 0.2  # between looks whether another process has handled what comes first
 
 
 class StoredQueue(asyncio.Queue[object]):
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, worker: str, lost_seconds: float) -> None:
+        """Without a beat for `lost_seconds`, another process is taken for dead."""
         super().__init__()
         self._db = db
+        self._worker = worker
+        self._lost = timedelta(seconds=lost_seconds)
         self.replayed: set[int] = set()  # ids; what answers at once was perhaps answered before the kill
 
     async def put(self, item: object) -> None:
         """Raises NetworkError where the database does not take it: the poller asks again, the webhook answers 500."""
         if isinstance(item, Update):
+            at, whose = datetime.now(UTC), {"key": key_of(item), "worker": self._worker}
             try:
-                is_new = await self._db.awrite(updates.store, item.update_id, item.to_dict(), datetime.now(UTC))
+                is_new = await self._db.awrite(updates.store, item.update_id, item.to_dict(), at, **whose)
             except SQLAlchemyError as error:
                 raise NetworkError(f"an update could not be stored: {type(error).__name__}") from error
             if not is_new:
@@ -43,8 +52,20 @@ class StoredQueue(asyncio.Queue[object]):
         await super().put(item)
 
     async def replay(self, bot: Bot) -> int:
-        """Queue what was stored and not handled: at the start, before anything new comes."""
-        left = await self._db.aread(updates.unhandled)
+        """At the start, before anything new comes: queue what was stored and not handled."""
+        return await self._adopt(bot, datetime.now(UTC) - self._lost if self._db.is_shared else None)
+
+    async def keep(self, bot: Bot) -> None:
+        """Every few seconds: show that this process lives, and take over what a dead one left."""
+        if not self._db.is_shared:
+            return
+        await self._db.awrite(updates.beat, self._worker, datetime.now(UTC))
+        taken = await self._adopt(bot, datetime.now(UTC) - self._lost)
+        if taken:
+            logger.warning("%d updates are taken over from a process that is gone", taken)
+
+    async def _adopt(self, bot: Bot, beaten_before: datetime | None) -> int:
+        left = await self._db.awrite(updates.adopt, self._worker, beaten_before, datetime.now(UTC))
         for each in left:
             self.replayed.add(each.update_id)
             self.put_nowait(Update.de_json(dict(each.body), bot))
@@ -54,20 +75,33 @@ class StoredQueue(asyncio.Queue[object]):
 class InOrder(BaseUpdateProcessor):
     """One update at a time for a person in a thread of a chat; different ones side by side."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, worker: str) -> None:
         super().__init__(CONCURRENT_UPDATES)
         self._db = db
-        self._locks: weakref.WeakValueDictionary[Key, asyncio.Lock] = weakref.WeakValueDictionary()
+        self._worker = worker
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def do_process_update(self, update: object, coroutine: Awaitable[Any]) -> None:
         if not isinstance(update, Update):
             await coroutine
             return
-        lock = self._locks.setdefault(_key(update), asyncio.Lock())
-        async with lock:
-            # What fails in a handler was told and logged there: handled, or each start would meet it again.
-            await coroutine
-            await self._db.awrite(updates.mark_handled, update.update_id, datetime.now(UTC))
+        lock = self._locks.setdefault(key_of(update), asyncio.Lock())
+        while True:
+            async with lock:  # those of this process need not ask the database again and again
+                place = await self._db.aread(updates.place, update.update_id, self._worker)
+                if place is not Place.BEHIND:
+                    await self._handled(update, coroutine, place)
+                    return
+            await asyncio.sleep(BEHIND_SECONDS)
+
+    async def _handled(self, update: Update, coroutine: Awaitable[Any], place: Place) -> None:
+        if place is Place.GONE:
+            if asyncio.iscoroutine(coroutine):
+                coroutine.close()
+            return
+        # What fails in a handler was told and logged there: handled, or each start would meet it again.
+        await coroutine
+        await self._db.awrite(updates.mark_handled, update.update_id, datetime.now(UTC))
 
     async def initialize(self) -> None:
         """Nothing to do."""
@@ -76,8 +110,8 @@ class InOrder(BaseUpdateProcessor):
         """Nothing to do."""
 
 
-def _key(update: Update) -> Key:
+def key_of(update: Update) -> str:
     message = update.effective_message
     thread_id = getattr(message, "message_thread_id", None) if message else None
     chat, user = update.effective_chat, update.effective_user
-    return (chat.id if chat else 0, thread_id or 0, user.id if user else 0)
+    return f"{chat.id if chat else 0}:{thread_id or 0}:{user.id if user else 0}"

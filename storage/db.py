@@ -36,6 +36,11 @@ class Database:
         self.engine = engine
         self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="database")
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether several bots may run on it at once: a SQLite file has one."""
+        return self.engine.dialect.name == "postgresql"
+
     def read(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn(session, …)` on one consistent snapshot; whatever it writes is rolled back."""
         with self._session(writes=False) as session:

@@ -180,6 +180,8 @@ class Update:
     update_id: int
     body: Mapping[str, Any]
     key: str | None  # updates of one key are handled in their order
+    worker: str | None  # the process that has it, for as long as it beats
+    beat_at: datetime | None
     received_at: datetime
     handled_at: datetime | None
 

@@ -178,6 +178,8 @@ update = Table(
     Column("update_id", BigInteger, primary_key=True, autoincrement=False),
     _json("body"),
     Column("key", String(96)),
+    Column("worker", String(64)),
+    _at("beat_at", nullable=True),
     _at("received_at"),
     _at("handled_at", nullable=True),
     Index(

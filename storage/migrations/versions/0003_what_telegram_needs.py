@@ -111,6 +111,8 @@ def upgrade() -> None:
     op.add_column("showing", sa.Column("beat_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("turn", sa.Column("stop_asked_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("update", sa.Column("key", sa.String(length=96), nullable=True))
+    op.add_column("update", sa.Column("worker", sa.String(length=64), nullable=True))
+    op.add_column("update", sa.Column("beat_at", sa.DateTime(timezone=True), nullable=True))
     op.create_index(
         "ix_update_unhandled_key",
         "update",
@@ -132,6 +134,8 @@ def downgrade() -> None:
         sqlite_where=sa.text("handled_at IS NULL"),
         postgresql_where=sa.text("handled_at IS NULL"),
     )
+    op.drop_column("update", "beat_at")
+    op.drop_column("update", "worker")
     op.drop_column("update", "key")
     op.drop_column("turn", "stop_asked_at")
     op.drop_column("showing", "beat_at")

@@ -1,0 +1,25 @@
+"""Who of several processes does what only one may do at a time. A lease ends by itself, even if its holder cannot."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage.records import Setting
+from storage.rows import add_once
+from storage.tables import setting
+
+
+def take(session: Session, name: str, worker: str, lasts: timedelta, at: datetime) -> bool:
+    """Take it, or keep it for as long again. False while it is another's."""
+    key, ours = f"lease:{name}", {"worker": worker, "until": (at + lasts).isoformat()}
+    if add_once(session, Setting, setting, key=key, value=ours, set_at=at) is not None:
+        return True
+    held = session.execute(select(setting.c.value).where(setting.c.key == key).with_for_update()).scalar_one()
+    if held["worker"] != worker and datetime.fromisoformat(held["until"]) > at:
+        return False
+    session.execute(sql_update(setting).where(setting.c.key == key).values(value=ours, set_at=at))
+    return True
