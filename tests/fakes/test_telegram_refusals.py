@@ -20,7 +20,7 @@ from telegram import (
 )
 from telegram.error import BadRequest, Forbidden, InvalidToken, RetryAfter, TelegramError
 
-from tests.fakes.telegram import Chat, FakeTelegram, Person, StoppedClock, ptb
+from tests.fakes.telegram import Chat, FakeTelegram, Person, StoppedClock, pictures, ptb
 
 BOLD = MessageEntity.BOLD
 
@@ -65,7 +65,7 @@ SENDS: list[tuple[str, Sending]] = [
     ("message is too long", lambda bot, chat: bot.send_message(chat, "😀" * 2049)),
     ("message is too long", lambda bot, chat: bot.send_message(chat, f"<b>{'a' * 4097}</b>", parse_mode="HTML")),
     ("message caption is too long", lambda bot, chat: bot.send_document(chat, b"x", caption="字" * 1025)),
-    ("message caption is too long", lambda bot, chat: bot.send_photo(chat, b"x", caption="😀" * 513)),
+    ("message caption is too long", lambda bot, chat: bot.send_photo(chat, pictures.png(), caption="😀" * 513)),
     ("file must be non-empty", lambda bot, chat: bot.send_document(chat, b"")),
     ("wrong file identifier/http url specified", lambda bot, chat: bot.send_document(chat, "no-such-file")),
     (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import pictures
 from .calls import Call
 from .clock import Clock, StoppedClock
 from .fake import TOKEN, FakeTelegram
@@ -22,5 +23,6 @@ __all__ = [
     "Person",
     "Press",
     "StoppedClock",
+    "pictures",
     "ptb",
 ]

@@ -1,5 +1,5 @@
-"""The Bot API methods about the bot itself: who it is, its commands, its webhook, chats, files. Polling for updates is
-in wire.py, since it waits. Knows nothing of HTTP."""
+"""The Bot API methods about the bot itself: who it is, its commands, its webhook, chats. Polling for updates is in
+wire.py, since it waits. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .fake import FakeTelegram
 
 MAX_COMMANDS = 100
-MAX_DOWNLOAD_BYTES = 20_000_000
 WEBHOOK_PORTS = (80, 88, 443, 8443)
 _SCOPES = {
     "default": (), "all_private_chats": (), "all_group_chats": (), "all_chat_administrators": (),
@@ -92,10 +91,14 @@ def _commands_key(fake: FakeTelegram, p: Params) -> tuple[str, int, str]:
     chat_id = scope.get("chat_id", 0)
     if chat_id and (not isinstance(chat_id, int) or chat_id not in fake.chats):
         raise bad_request("chat not found")
+    if chat_id and fake.chats[chat_id].is_private and kind != "chat":
+        raise bad_request("can't use specified scope in private chats")
+    if kind == "chat_member" and scope["user_id"] not in fake.people:
+        raise bad_request("user not found")
     language = p.text("language_code")
     if language and not re.fullmatch(r"[a-z]{2}", language):
         raise bad_request("invalid language code specified")
-    return kind, chat_id, language
+    return (f"{kind} {scope['user_id']}" if kind == "chat_member" else kind), chat_id, language
 
 
 # Updates and webhook
@@ -213,18 +216,3 @@ def leave_chat(fake: FakeTelegram, p: Params) -> object:
         raise bad_request("chat member status can't be changed in private chats")
     chat.bot_is_member = chat.bot_is_admin = False
     return True
-
-
-# Files
-
-
-@method("getFile")
-def get_file(fake: FakeTelegram, p: Params) -> object:
-    if not p.text("file_id"):
-        raise bad_request("file_id not specified")
-    file = fake.files.get(p.text("file_id"))
-    if file is None:
-        raise bad_request("wrong file_id or the file is temporarily unavailable")
-    if len(file.content) > MAX_DOWNLOAD_BYTES and not fake.is_local_server:
-        raise bad_request("file is too big")
-    return file.as_json() | {"file_path": file.path}

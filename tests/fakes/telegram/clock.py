@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 
 class Clock:
@@ -13,12 +15,24 @@ class Clock:
         self._started_at = time.time()
         self._started_monotonic = time.monotonic()
         self._pushed_seconds = 0.0
+        self._stands_at: float | None = None
 
     def now(self) -> float:
+        if self._stands_at is not None:
+            return self._stands_at
         return self._started_at + (time.monotonic() - self._started_monotonic) * self.scale + self._pushed_seconds
 
     def advance(self, seconds: float) -> None:
         self._pushed_seconds += seconds
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """For what happens within one second; only under the fake's lock, since it stands still for everybody."""
+        self._stands_at = self.now()
+        try:
+            yield
+        finally:
+            self._stands_at = None
 
 
 class StoppedClock(Clock):

@@ -9,8 +9,8 @@
         alice.presses(answer, "👍")
 
 It refuses what Telegram refuses, in Telegram's words. Unknown parameters are accepted and recorded, as on Telegram.
-What it does not know: channels, inline mode, payments, business chats, albums, and that Telegram finds links and
-commands in a bot's own text by itself."""
+What it does not know: channels, inline mode, payments, business chats, albums sent by a bot, and that Telegram finds
+links and commands in a bot's own text by itself."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
+from . import pictures
 from .calls import Call
 from .clock import Clock
 from .faults import ANY_METHOD, Fault
@@ -32,7 +33,7 @@ from .people import Person
 from .updates import UpdateQueue
 from .webhook import Webhook
 from .wire import Wire
-from .world import JSON, Chat, Message, Press, StoredFile
+from .world import JSON, Chat, Message, PhotoSize, Press, StoredFile
 
 TOKEN = "123456789:fake-token-for-tests-0123456789abcde"
 T = TypeVar("T")
@@ -47,20 +48,25 @@ class FakeTelegram:
         clock: Clock | None = None,
         limits: Limits | None = Limits(),  # noqa: B008 - a frozen value
         is_local_server: bool = True,
+        knows_drafts: bool = True,
+        knows_stop: bool = True,
     ) -> None:
-        """`limits=None` turns flood control off. A local server takes http webhooks on any port, serves any file."""
+        """`limits=None` turns flood control off. A local server takes http webhooks on any port, serves any file.
+        An old one knows no drafts (404), or no Stop beside them (before Bot API 10.3: can_stop is ignored)."""
         self.token = token
         self.bot: JSON = {"id": int(token.partition(":")[0]), "is_bot": True, "first_name": "Huigan"}
         self.bot["username"] = username
         self.clock = clock or Clock()
         self.floods = FloodControl(self.clock, limits)
         self.is_local_server = is_local_server
+        self.knows_drafts, self.knows_stop = knows_drafts, knows_stop
         self.is_stopping = False
         self.updates = UpdateQueue()
         self.webhook = Webhook(self)
         self.people: dict[int, Person] = {}
         self.chats: dict[int, Chat] = {}
         self.files: dict[str, StoredFile] = {}
+        self.photos: dict[str, list[PhotoSize]] = {}  # by the id of any of their sizes
         self.presses: list[Press] = []
         self.calls: list[Call] = []
         self.crashes: list[Exception] = []  # errors of the fake's own
@@ -231,9 +237,25 @@ class FakeTelegram:
 
     def store_file(self, name: str, content: bytes, mime_type: str) -> StoredFile:
         number = next(self._numbers)
-        file = StoredFile(f"file-{number}", f"documents/{number}-{name}", name, mime_type, content)
+        folder = "photos" if mime_type.startswith("image/") else "documents"
+        path = f"{folder}/file_{number}.{name.rpartition('.')[2]}"
+        file = StoredFile(f"file-{number}", path, name, mime_type, content)
         self.files[file.id] = file
         return file
+
+    def store_photo(self, content: bytes) -> list[PhotoSize]:
+        """The sizes that Telegram makes of a picture, the smallest first; the largest is what was sent."""
+        width, height = pictures.size(content) or (1280, 960)
+        longer = max(width, height)
+        smaller = [pictures.scaled(width, height, side) for side in pictures.SMALLER_SIDES if side < longer]
+        made = [(pictures.png(*each), *each) for each in smaller]
+        made.append((content, *pictures.scaled(width, height, min(longer, pictures.LARGEST_SIDE))))
+        sizes = [PhotoSize(self.store_file("photo.jpg", each, "image/jpeg"), w, h) for each, w, h in made]
+        self.photos |= {size.file.id: sizes for size in sizes}
+        return sizes
+
+    def next_album(self) -> str:
+        return str(13_000_000_000_000_000 + next(self._numbers))
 
     def next_message_id(self, chat: Chat) -> int:
         """Counted over all private chats together, but in each supergroup from 1: ids alone identify nothing."""

@@ -1,5 +1,5 @@
 """The Bot API methods about messages: what each refuses, what it changes. In each the order is Telegram's: parameters,
-chat, right, content, flood limit, effect. Knows nothing of HTTP."""
+chat, right, content, flood limit, effect. Files are in media.py. Knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .entities import MAX_ENTITIES, Entity, check_entities, read_entities, strip
 from .keyboards import Markup, check_markup
 from .markup import parse_markup
 from .people import REACTION_EMOJI
-from .refusals import NOT_MODIFIED, QUERY_TOO_OLD, bad_request, forbidden
-from .world import DRAFT_SECONDS, PRESS_SECONDS, Chat, Draft, Message, Version
+from .refusals import NOT_MODIFIED, QUERY_TOO_OLD, bad_request, forbidden, unknown_method
+from .world import DRAFT_SECONDS, PRESS_SECONDS, Chat, Draft, Message, PhotoSize, StoredFile, Version
 
 if TYPE_CHECKING:
     from .fake import FakeTelegram
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 Method = Callable[["FakeTelegram", Params], object]
 
 MAX_TEXT_UNITS = 4096
-MAX_CAPTION_UNITS = 1024
 MAX_CALLBACK_ANSWER = 200
-MAX_UPLOAD_BYTES = 50_000_000
 DELETABLE_SECONDS = 48 * 3600
 ACTIONS = frozenset(
     {"typing", "upload_photo", "record_video", "upload_video", "record_voice", "upload_voice", "upload_document"}
@@ -62,7 +60,7 @@ def writable_chat(fake: FakeTelegram, p: Params) -> Chat:
     return chat
 
 
-def _formatted(p: Params, name: str, entities: str) -> tuple[str, list[Entity]]:
+def formatted(p: Params, name: str, entities: str) -> tuple[str, list[Entity]]:
     """Parsed, checked and trimmed. A parse mode wins over given entities, as on Telegram."""
     source = p.text(name)
     if mode := p.text("parse_mode"):
@@ -75,7 +73,7 @@ def _formatted(p: Params, name: str, entities: str) -> tuple[str, list[Entity]]:
 def _text(p: Params, too_long: str) -> tuple[str, list[Entity]]:
     if not p.text("text"):
         raise bad_request("message text is empty")
-    text, entities = _formatted(p, "text", "entities")
+    text, entities = formatted(p, "text", "entities")
     if not text.strip():
         raise bad_request("text must be non-empty")
     if utf16_length(text) > MAX_TEXT_UNITS:
@@ -83,18 +81,11 @@ def _text(p: Params, too_long: str) -> tuple[str, list[Entity]]:
     return text, entities
 
 
-def _caption(p: Params, too_long: str) -> tuple[str, list[Entity]]:
-    text, entities = _formatted(p, "caption", "caption_entities")
-    if utf16_length(text) > MAX_CAPTION_UNITS:
-        raise bad_request(too_long)
-    return text, entities
-
-
-def _markup(p: Params, *, inline_only: bool) -> Markup | None:
+def read_markup(p: Params, *, inline_only: bool) -> Markup | None:
     return check_markup(p.decoded("reply_markup", "reply keyboard markup"), inline_only=inline_only)
 
 
-def _replied(p: Params, chat: Chat) -> Message | None:
+def find_replied(p: Params, chat: Chat) -> Message | None:
     parameters = p.decoded("reply_parameters", "reply parameters")
     if parameters is None:
         parameters = {"message_id": p.integer("reply_to_message_id")}
@@ -109,14 +100,14 @@ def _replied(p: Params, chat: Chat) -> Message | None:
     return replied
 
 
-def _thread(p: Params, chat: Chat) -> int | None:
+def find_thread(p: Params, chat: Chat) -> int | None:
     thread = p.integer("message_thread_id")
     if thread and thread not in chat.topics:
         raise bad_request("message thread not found")
     return thread or None
 
 
-def _post(fake: FakeTelegram, chat: Chat, message: Message) -> object:
+def post(fake: FakeTelegram, chat: Chat, message: Message) -> object:
     fake.floods.admit(chat.id, "send", is_group=not chat.is_private)
     message.id = fake.next_message_id(chat)
     message.dropped_entities = max(len(message.entities) - MAX_ENTITIES, 0)
@@ -134,40 +125,12 @@ def send_message(fake: FakeTelegram, p: Params) -> object:
     if not p.text("text"):
         raise bad_request("message text is empty")
     chat = writable_chat(fake, p)
-    thread, replied = _thread(p, chat), _replied(p, chat)
-    markup = _markup(p, inline_only=False)
+    thread, replied = find_thread(p, chat), find_replied(p, chat)
+    markup = read_markup(p, inline_only=False)
     text, entities = _text(p, "message is too long")
     message = Message(0, chat, None, fake.clock.now(), text, entities, markup, replied, thread)
     message.asks_for_reply = "force_reply" in (p.decoded("reply_markup", "reply keyboard markup") or {})
-    return _post(fake, chat, message)
-
-
-@method("sendDocument")
-def send_document(fake: FakeTelegram, p: Params) -> object:
-    return _send_file(fake, p, "document")
-
-
-@method("sendPhoto")
-def send_photo(fake: FakeTelegram, p: Params) -> object:
-    return _send_file(fake, p, "photo")
-
-
-def _send_file(fake: FakeTelegram, p: Params, kind: str) -> object:
-    upload, known = p.upload(kind), fake.files.get(p.text(kind))
-    if upload is None and not p.text(kind):
-        raise bad_request(f"there is no {kind} in the request")
-    if upload is None and known is None:
-        raise bad_request("wrong file identifier/HTTP URL specified")
-    if upload is not None and not upload.content:
-        raise bad_request("file must be non-empty")
-    if upload is not None and len(upload.content) > MAX_UPLOAD_BYTES:
-        raise bad_request("file is too big")
-    chat = writable_chat(fake, p)
-    thread, replied, markup = _thread(p, chat), _replied(p, chat), _markup(p, inline_only=False)
-    caption, entities = _caption(p, "message caption is too long")
-    file = known or (fake.store_file(upload.name, upload.content, upload.mime_type) if upload else None)
-    message = Message(0, chat, None, fake.clock.now(), caption, entities, markup, replied, thread, file, kind)
-    return _post(fake, chat, message)
+    return post(fake, chat, message)
 
 
 @method("copyMessage")
@@ -178,36 +141,46 @@ def copy_message(fake: FakeTelegram, p: Params) -> object:
     original = source.find(p.integer("message_id"))
     if original is None:
         raise bad_request("message to copy not found")
-    message = Message(0, chat, None, fake.clock.now(), original.text, original.entities, _markup(p, inline_only=False))
-    message.file, message.file_kind, message.thread_id = original.file, original.file_kind, _thread(p, chat)
-    _post(fake, chat, message)
+    message = Message(0, chat, None, fake.clock.now(), original.text, original.entities)
+    message.markup = read_markup(p, inline_only=False)
+    message.file, message.file_kind, message.sizes = original.file, original.file_kind, original.sizes
+    message.thread_id = find_thread(p, chat)
+    post(fake, chat, message)
     return {"message_id": message.id}
 
 
 @method("sendMessageDraft")
 def send_message_draft(fake: FakeTelegram, p: Params) -> object:
+    """Frames after a Stop are taken and shown to nobody: Telegram says only that the button stops further drafts."""
+    if not fake.knows_drafts:
+        raise unknown_method()
     chat = writable_chat(fake, p)
     if not chat.is_private:
         raise bad_request("TEXTDRAFT_PEER_INVALID")
     if not p.integer("draft_id"):
         raise bad_request("RANDOM_ID_INVALID")
-    thread = _thread(p, chat)
-    text, entities = _formatted(p, "text", "entities")
+    thread = find_thread(p, chat)
+    text, entities = formatted(p, "text", "entities")
     if utf16_length(text) > MAX_TEXT_UNITS:
         raise bad_request("message is too long")
     fake.floods.admit(chat.id, "draft", is_group=False)
-    _show_draft(fake, chat, Draft(p.integer("draft_id"), text, entities, p.flag("can_stop"), thread, 0.0))
+    draft = Draft(p.integer("draft_id"), text, entities, p.flag("can_stop") and fake.knows_stop, thread, 0.0)
+    draft.keep_on_stop = p.flag("keep_on_stop")
+    _show_draft(fake, chat, draft)
     return True
 
 
 def _show_draft(fake: FakeTelegram, chat: Chat, draft: Draft) -> None:
-    shown = next((each for each in chat.drafts if each.id == draft.id), None)
+    shown = next((each for each in chat.all_drafts if each.id == draft.id), None)
+    if shown is not None and shown.is_stopped:
+        return
+    shown = shown if shown in chat.drafts else None
     draft.frames = [*(shown.frames if shown else []), draft.text]
     draft.shown_until = fake.clock.now() + DRAFT_SECONDS
     chat.all_drafts = [each for each in chat.all_drafts if each is not shown] + [draft]
 
 
-def _editable(fake: FakeTelegram, p: Params) -> tuple[Chat, Message]:
+def find_editable(fake: FakeTelegram, p: Params) -> tuple[Chat, Message]:
     if not p.text("chat_id") and not p.text("inline_message_id"):
         raise bad_request("message identifier is not specified" if not p.text("message_id") else "chat_id is empty")
     chat = writable_chat(fake, p)
@@ -221,11 +194,22 @@ def _editable(fake: FakeTelegram, p: Params) -> tuple[Chat, Message]:
     return chat, message
 
 
-def _edit(fake: FakeTelegram, message: Message, text: str, entities: list[Entity], markup: Markup | None) -> object:
-    if (text, entities[:MAX_ENTITIES], markup) == (message.text, message.entities, message.markup):
+def change(
+    fake: FakeTelegram,
+    message: Message,
+    text: str,
+    entities: list[Entity],
+    markup: Markup | None,
+    media: tuple[StoredFile, str, list[PhotoSize]] | None = None,
+) -> object:
+    """Refuses what changes nothing. `media` replaces what the message showed."""
+    is_same = (text, entities[:MAX_ENTITIES], markup) == (message.text, message.entities, message.markup)
+    if is_same and media is None:
         raise bad_request(NOT_MODIFIED)
     fake.floods.admit(message.chat.id, "edit", is_group=not message.chat.is_private)
     at = fake.clock.now()
+    if media is not None:
+        message.file, message.file_kind, message.sizes = media
     message.dropped_entities = max(len(entities) - MAX_ENTITIES, 0)
     message.changes_to(text, entities[:MAX_ENTITIES], markup, at)
     message.edited_at = at
@@ -237,28 +221,18 @@ def edit_message_text(fake: FakeTelegram, p: Params) -> object:
     """An edit without reply_markup takes the buttons away: so does Telegram."""
     if not p.text("text"):
         raise bad_request("message text is empty")
-    _, message = _editable(fake, p)
-    markup = _markup(p, inline_only=True)
+    _, message = find_editable(fake, p)
+    markup = read_markup(p, inline_only=True)
     text, entities = _text(p, "MESSAGE_TOO_LONG")
     if message.file:
         raise bad_request("there is no text in the message to edit")
-    return _edit(fake, message, text, entities, markup)
-
-
-@method("editMessageCaption")
-def edit_message_caption(fake: FakeTelegram, p: Params) -> object:
-    _, message = _editable(fake, p)
-    markup = _markup(p, inline_only=True)
-    caption, entities = _caption(p, "MEDIA_CAPTION_TOO_LONG")
-    if not message.file:
-        raise bad_request("there is no caption in the message to edit")
-    return _edit(fake, message, caption, entities, markup)
+    return change(fake, message, text, entities, markup)
 
 
 @method("editMessageReplyMarkup")
 def edit_message_reply_markup(fake: FakeTelegram, p: Params) -> object:
-    _, message = _editable(fake, p)
-    return _edit(fake, message, message.text, message.entities, _markup(p, inline_only=True))
+    _, message = find_editable(fake, p)
+    return change(fake, message, message.text, message.entities, read_markup(p, inline_only=True))
 
 
 def _deletable(fake: FakeTelegram, chat: Chat, message: Message) -> bool:
@@ -319,7 +293,7 @@ def set_message_reaction(fake: FakeTelegram, p: Params) -> object:
 @method("sendChatAction")
 def send_chat_action(fake: FakeTelegram, p: Params) -> object:
     chat = writable_chat(fake, p)
-    _thread(p, chat)
+    find_thread(p, chat)
     if p.text("action") not in ACTIONS:
         raise bad_request("wrong parameter action in request")
     chat.actions.append(p.text("action"))

@@ -3,18 +3,23 @@ Telegram would (privacy mode, the admin rule for reactions, allowed_updates). Kn
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from telegram.constants import ReactionEmoji
 
 from .entities import Entity, spot_entities, utf16_length
-from .world import JSON, Chat, Message, Press, StoredFile, Version
+from .world import JSON, Chat, Draft, Message, PhotoSize, Press, StoredFile, Version
 
 if TYPE_CHECKING:
     from .fake import FakeTelegram
 
 MAX_TEXT_UNITS = 4096
+MAX_ALBUM = 10
 REACTION_EMOJI = frozenset(str(emoji.value) for emoji in ReactionEmoji)
 
 
@@ -51,25 +56,61 @@ class Person:
         found = [*spot_entities(text), *entities]
         return self._posts(chat, text=text, entities=found, reply_to=reply_to, thread=thread)
 
-    def pastes(self, chat: Chat, text: str, *, thread: int | None = None) -> list[Message]:
-        """A text of any length, cut into messages as clients cut it: at 4096 units, preferring a line's end."""
-        return [self.says(chat, piece, thread=thread) for piece in _cut_as_clients_do(text)]
+    def pastes(
+        self, chat: Chat, text: str, *, reply_to: Message | None = None, thread: int | None = None
+    ) -> list[Message]:
+        """A text of any length, cut into messages as clients cut it: at 4096 units, preferring a line's end. All in
+        the same second, one behind the other; the first alone is a reply."""
+        with self._fake.changing(), self._fake.clock.standing_still():
+            replies = itertools.chain([reply_to], itertools.repeat(None))
+            pieces = zip(_cut_as_clients_do(text), replies, strict=False)
+            return [self.says(chat, piece, reply_to=reply, thread=thread) for piece, reply in pieces]
+
+    def starts(self, payload: str = "") -> Message:
+        """The Start button of a private chat, or a link `t.me/<bot>?start=<payload>` that was followed."""
+        assert re.fullmatch(r"[A-Za-z0-9_-]{0,64}", payload), f"clients open no link with {payload!r}"
+        return self.says(self._fake.private(self), f"/start {payload}".strip())
+
+    def follows(self, link: str) -> Message:
+        parts = urlsplit(link)
+        assert (parts.hostname, parts.path[1:]) == ("t.me", self._fake.bot["username"]), f"no link to the bot: {link}"
+        return self.starts(parse_qs(parts.query)["start"][0])
 
     def sends_document(
-        self, chat: Chat, name: str, content: bytes, *, caption: str = "", mime_type: str = "text/plain"
+        self, chat: Chat, name: str, content: bytes, *, caption: str = "", mime_type: str = "text/plain", **how: Any
     ) -> Message:
-        return self._posts(chat, text=caption, file=self._fake.store_file(name, content, mime_type), kind="document")
+        file = self._fake.store_file(name, content, mime_type)
+        return self._posts(chat, text=caption, file=file, kind="document", **how)
 
-    def sends_photo(self, chat: Chat, content: bytes, *, caption: str = "") -> Message:
-        file = self._fake.store_file("photo.jpg", content, "image/jpeg")
-        return self._posts(chat, text=caption, file=file, kind="photo")
+    def sends_photo(self, chat: Chat, content: bytes, *, caption: str = "", **how: Any) -> Message:
+        """Any bytes: clients make a JPEG of what people choose, and no test needs more than its size."""
+        sizes = self._fake.store_photo(content)
+        return self._posts(chat, text=caption, file=sizes[-1].file, kind="photo", sizes=sizes, **how)
 
-    def sends_voice(self, chat: Chat, content: bytes) -> Message:
+    def sends_album(self, chat: Chat, contents: Sequence[bytes], *, caption: str = "", **how: Any) -> list[Message]:
+        """Several photos at once: as many messages with one media_group_id, the caption on the first."""
+        assert 2 <= len(contents) <= MAX_ALBUM, f"an album has 2 to {MAX_ALBUM} photos"
+        with self._fake.changing(), self._fake.clock.standing_still():
+            how["album"] = self._fake.next_album()
+            captions = [caption, *[""] * (len(contents) - 1)]
+            pairs = zip(contents, captions, strict=True)
+            return [self.sends_photo(chat, content, caption=words, **how) for content, words in pairs]
+
+    def sends_voice(self, chat: Chat, content: bytes, **how: Any) -> Message:
         file = self._fake.store_file("voice.ogg", content, "audio/ogg")
-        return self._posts(chat, file=file, kind="voice")
+        return self._posts(chat, file=file, kind="voice", **how)
+
+    def sends_sticker(self, chat: Chat, **how: Any) -> Message:
+        return self._posts(chat, file=self._fake.store_file("tea.webp", b"RIFF", "image/webp"), kind="sticker", **how)
+
+    def sends_video(self, chat: Chat, content: bytes, *, caption: str = "", **how: Any) -> Message:
+        file = self._fake.store_file("video.mp4", content, "video/mp4")
+        return self._posts(chat, text=caption, file=file, kind="video", **how)
 
     def edits(self, message: Message, text: str) -> Message:
+        """A text, or a caption. It stays a reply to what it replied to; the bot is told where it saw the message."""
         assert message.sender is self, "people edit only what they wrote themselves"
+        assert text or message.file, "clients send no empty edit"
         with self._fake.changing():
             at = self._fake.clock.now()
             message.changes_to(text, spot_entities(text), None, at)
@@ -95,25 +136,31 @@ class Person:
         return self._press(message, data)
 
     def reacts(self, message: Message, *emoji: str, anonymously: bool = False) -> None:
-        """Set one's reactions to exactly these; none withdraws."""
-        assert set(emoji) <= REACTION_EMOJI, f"clients do not offer {set(emoji) - REACTION_EMOJI}"
+        """Set one's reactions to exactly these; none withdraws. Digits are a custom emoji's id. The bot is told in
+        private chats, and in groups if it is an admin there: by whom, or as counts where that is hidden."""
+        unknown = {each for each in emoji if each not in REACTION_EMOJI and not each.isdigit()}
+        assert not unknown, f"clients do not offer {unknown}"
         with self._fake.changing():
-            key: int | str = "anonymous" if anonymously else self.id
-            before = message.reactions.get(key, [])
-            message.reactions[key] = list(emoji)
-            if message.chat.is_private or message.chat.bot_is_admin:
+            all_of_them: dict[Any, list[str]] = message.anonymous_reactions if anonymously else message.reactions
+            before = all_of_them.get(self.id, [])
+            all_of_them[self.id] = list(emoji)
+            if self._tells_reactions(message.chat) and before != list(emoji):
                 kind, payload = self._reaction(message, before, list(emoji), anonymously=anonymously)
                 self._fake.updates.add(kind, payload)
 
-    def stops_draft(self, chat: Chat) -> None:
-        """The Stop button beside a draft that was sent with can_stop."""
+    def stops_draft(self, chat: Chat) -> Draft:
+        """The Stop button beside a draft that was sent with can_stop: it goes from the screen, unless keep_on_stop."""
         with self._fake.changing():
-            draft = next((draft for draft in reversed(chat.drafts) if draft.can_stop), None)
+            draft = next((each for each in reversed(chat.drafts) if each.can_stop and not each.is_stopped), None)
             assert draft is not None, "there is no draft with a Stop button on the screen"
+            draft.is_stopped = True
+            if not draft.keep_on_stop:
+                draft.shown_until = self._fake.clock.now()
             payload: JSON = {"chat": chat.as_json(), "draft_id": draft.id}
             if draft.thread_id is not None:
                 payload["message_thread_id"] = draft.thread_id
             self._fake.updates.add("stopped_message_generation", payload)
+        return draft
 
     def blocks(self) -> None:
         self._moves_bot(self._fake.private(self), "member", "kicked")
@@ -124,8 +171,10 @@ class Person:
         self._moves_bot(self._fake.private(self), "kicked", "member")
 
     def adds_bot(self, group: Chat) -> None:
+        """Told twice: as membership, and as a message without content in the group."""
         group.bot_is_member = True
         self._moves_bot(group, "left", "member")
+        self._posts(group, service={"new_chat_members": [self._fake.bot]})
 
     def removes_bot(self, group: Chat) -> None:
         group.bot_is_member = group.bot_is_admin = False
@@ -145,15 +194,20 @@ class Person:
         thread: int | None = None,
         file: StoredFile | None = None,
         kind: str = "",
+        sizes: Sequence[PhotoSize] = (),
+        album: str = "",
+        service: JSON | None = None,
     ) -> Message:
         assert self in chat.members, f"{self} is not a member of {chat.title}"
         assert not (chat.is_private and self.has_blocked_bot), f"{self} must unblock the bot first"
         assert thread is None or thread in chat.topics, f"{chat.title} has no topic {thread}"
         with self._fake.changing():
             at = self._fake.clock.now()
-            message = Message(self._fake.next_message_id(chat), chat, self, at, text, list(entities))
+            found = list(entities) or spot_entities(text)
+            message = Message(self._fake.next_message_id(chat), chat, self, at, text, found)
+            message.sizes, message.album, message.service = list(sizes), album, service or {}
             message.reply_to, message.thread_id, message.file, message.file_kind = reply_to, thread, file, kind
-            message.versions.append(Version(text, list(entities), None, at))
+            message.versions.append(Version(text, found, None, at))
             chat.log.append(message)
             if self._fake.bot_sees(message):
                 self._fake.updates.add("message", message.as_json(self._fake.bot))
@@ -175,10 +229,16 @@ class Person:
     ) -> tuple[str, JSON]:
         about = {"chat": message.chat.as_json(), "message_id": message.id, "date": int(self._fake.clock.now())}
         if anonymously:
-            counts = [{"type": {"type": "emoji", "emoji": each}, "total_count": 1} for each in after]
+            counted = Counter(each for emoji in message.anonymous_reactions.values() for each in emoji)
+            counts = [{"type": _reaction_type(each), "total_count": number} for each, number in counted.items()]
             return "message_reaction_count", {**about, "reactions": counts}
-        old, new = ([{"type": "emoji", "emoji": each} for each in emoji] for emoji in (before, after))
+        old, new = ([_reaction_type(each) for each in emoji] for emoji in (before, after))
         return "message_reaction", {**about, "user": self.as_json(), "old_reaction": old, "new_reaction": new}
+
+    def _tells_reactions(self, chat: Chat) -> bool:
+        if chat.is_private:
+            return not self.has_blocked_bot
+        return chat.bot_is_member and chat.bot_is_admin
 
     def _moves_bot(self, chat: Chat, before: str, after: str) -> None:
         with self._fake.changing():
@@ -196,3 +256,9 @@ def _cut_as_clients_do(text: str) -> list[str]:
         pieces.append(text[:end])
         text = text[end:].lstrip("\n")
     return [*pieces, text] if text.strip() else pieces
+
+
+def _reaction_type(emoji: str) -> JSON:
+    if emoji.isdigit():
+        return {"type": "custom_emoji", "custom_emoji_id": emoji}
+    return {"type": "emoji", "emoji": emoji}

@@ -42,3 +42,7 @@ def forbidden(text: str) -> Refusal:
 
 def too_many_requests(retry_after_seconds: int) -> Refusal:
     return Refusal(429, f"Too Many Requests: retry after {retry_after_seconds}", retry_after_seconds)
+
+
+def unknown_method() -> Refusal:
+    return Refusal(404, "Not Found: method not found")

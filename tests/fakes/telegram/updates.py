@@ -17,6 +17,7 @@ class UpdateQueue:
         self.allowed: frozenset[str] | None = None
         self.pending: list[Update] = []
         self.delivered: list[Update] = []  # each the first time it left
+        self._delivered_ids: set[int] = set()
         self.repeats: list[Update] = []
         self.not_allowed: list[tuple[str, Any]] = []
         self._next_id = first_id
@@ -44,8 +45,8 @@ class UpdateQueue:
         return found
 
     def mark_delivered(self, updates: list[Update]) -> None:
-        known = {update["update_id"] for update in self.delivered}
-        self.delivered += [update for update in updates if update["update_id"] not in known]
+        self.delivered += [update for update in updates if update["update_id"] not in self._delivered_ids]
+        self._delivered_ids |= {update["update_id"] for update in updates}
 
     def forget(self, update: Update) -> None:
         """Delivered by the webhook."""

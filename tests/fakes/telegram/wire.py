@@ -17,11 +17,10 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from . import account
+from . import account, media
 from .calls import Call, Params, read_params
 from .faults import Fault
-from .methods import METHODS
-from .refusals import OTHER_POLLER, WEBHOOK_ACTIVE, WEBHOOK_SET_MEANWHILE, Refusal
+from .refusals import OTHER_POLLER, WEBHOOK_ACTIVE, WEBHOOK_SET_MEANWHILE, Refusal, unknown_method
 
 if TYPE_CHECKING:
     from .fake import FakeTelegram
@@ -98,9 +97,9 @@ class Wire:
         """The answer; None if whoever asked is gone."""
         if call.method.lower() == "getupdates":
             return await self._unless_gone(self._get_updates(params), receive)
-        function = METHODS.get(call.method.lower())
+        function = media.METHODS.get(call.method.lower())
         if function is None:
-            raise Refusal(404, "Not Found")
+            raise unknown_method()
         with self._fake.changing():
             call.result = function(self._fake, params)
             call.took_effect = True

@@ -32,6 +32,16 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class PhotoSize:
+    file: StoredFile
+    width: int
+    height: int
+
+    def as_json(self) -> JSON:
+        return self.file.as_json() | {"width": self.width, "height": self.height}
+
+
+@dataclass(frozen=True)
 class Version:
     """A message's content between two edits."""
 
@@ -55,11 +65,15 @@ class Message:
     reply_to: Message | None = None
     thread_id: int | None = None
     file: StoredFile | None = None
-    file_kind: str = ""  # document, photo, voice
+    file_kind: str = ""  # document, photo, voice, sticker, video
+    sizes: list[PhotoSize] = field(default_factory=list)  # of a photo, the smallest first; `file` is the largest
+    album: str = ""  # shared by what was sent as one
+    service: JSON = field(default_factory=dict)  # what a message without content tells, as who came into a group
     edited_at: float | None = None
     deleted: bool = False
     versions: list[Version] = field(default_factory=list)
     reactions: dict[int | str, list[str]] = field(default_factory=dict)
+    anonymous_reactions: dict[int, list[str]] = field(default_factory=dict)  # by whom Telegram tells nobody
     dropped_entities: int = 0
     asks_for_reply: bool = False  # sent with ForceReply
 
@@ -91,6 +105,7 @@ class Message:
     def as_json(self, bot: JSON, *, with_reply: bool = True) -> JSON:
         found: JSON = {"message_id": self.id, "date": int(self.sent_at), "chat": self.chat.as_json()}
         found["from"] = self.sender.as_json() if self.sender else bot
+        found |= self.service | ({"media_group_id": self.album} if self.album else {})
         if self.text:
             found["caption" if self.file else "text"] = self.text
         if self.entities:
@@ -109,8 +124,13 @@ class Message:
 
     def _file_as_json(self, file: StoredFile) -> object:
         if self.file_kind == "photo":
-            return [file.as_json() | {"width": 640, "height": 480}]
-        extra: JSON = {"duration": 1} if self.file_kind == "voice" else {"file_name": file.name}
+            return [size.as_json() for size in self.sizes]
+        if self.file_kind == "sticker":
+            flat = {"type": "regular", "width": 512, "height": 512, "is_animated": False, "is_video": False}
+            return file.as_json() | flat | {"emoji": "🍵"}
+        extra: JSON = {"voice": {"duration": 1}, "video": {"duration": 1, "width": 640, "height": 480}}.get(
+            self.file_kind, {"file_name": file.name}
+        )
         return file.as_json() | extra | {"mime_type": file.mime_type}
 
 
@@ -122,7 +142,9 @@ class Draft:
     can_stop: bool
     thread_id: int | None
     shown_until: float
-    frames: list[str] = field(default_factory=list)
+    keep_on_stop: bool = False
+    is_stopped: bool = False
+    frames: list[str] = field(default_factory=list)  # those that were seen
 
 
 @dataclass(eq=False)
@@ -184,7 +206,7 @@ class Chat:
         return [message.text for message in self.messages]
 
     def find(self, message_id: int) -> Message | None:
-        return next((message for message in self.messages if message.id == message_id), None)
+        return next((each for each in reversed(self.log) if each.id == message_id and not each.deleted), None)
 
     def as_json(self) -> JSON:
         if self.is_private:
