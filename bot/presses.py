@@ -179,14 +179,9 @@ class Presses:
         )
 
     async def _stop(self, pressed: Pressed, turn_id: int) -> Done:
-        watched = self._desk.find(turn_id)
         user = await self._db.aread(users.find, CHANNEL, pressed.speaker.external_id)
-        if watched is None:
-            return _told(Refusal("stale_button"), pressed)
-        if user is None or user.id != watched.turn.user_id:
-            return _told(Refusal("not_yours"), pressed)
-        watched.stop()
-        return Done()
+        refused = await self._desk.stop(turn_id, user.id if user else None)
+        return _told(refused, pressed) if refused else Done()
 
     async def _compare(self, pressed: Pressed, left_id: int, right_id: int, pick: Pick) -> Done:
         result = await self._db.awrite(_compared, pressed, left_id, right_id, pick, datetime.now(UTC))

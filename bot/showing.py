@@ -67,7 +67,9 @@ class Shows:
     async def recover(self) -> None:
         """Pick up what a killed process left. Call at the start and every few seconds."""
         await self._desk.recover()
-        for turn in await self._db.aread(_unfinished):
+        worker = self._desk.worker
+        await self._db.awrite(showings.beat, worker, datetime.now(UTC))
+        for turn in await self._db.aread(_unfinished, worker, self._lost()):
             if turn.state is not TurnState.OPEN:
                 self.start(turn)
 
@@ -81,8 +83,14 @@ class Shows:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _lost(self) -> datetime | None:
+        """Other processes that have not beaten since are dead; None where there can be no other."""
+        return datetime.now(UTC) - self._desk.lost if self._db.is_shared else None
+
     async def _show(self, turn: Turn) -> None:
         try:
+            if not await self._db.awrite(showings.claim, turn.id, self._desk.worker, self._lost(), datetime.now(UTC)):
+                return
             if turn.state is TurnState.WAITING:
                 await self._stream(self._desk.hand_in(turn))
             await self._conclude(turn.id)
@@ -205,8 +213,8 @@ def can_retry(answer: Answer) -> bool:
     return answer.ended in {Ended.BROKEN, Ended.INTERRUPTED}
 
 
-def _unfinished(session: Session) -> list[Turn]:
-    return [turns.get(session, each.turn_id) for each in showings.unfinished(session, CHANNEL)]
+def _unfinished(session: Session, worker: str, beaten_before: datetime | None) -> list[Turn]:
+    return [turns.get(session, each.turn_id) for each in showings.unfinished(session, CHANNEL, worker, beaten_before)]
 
 
 def _shown(session: Session, turn_id: int) -> Shown:

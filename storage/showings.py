@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -20,6 +20,24 @@ from storage.tables import showing
 def begin(session: Session, turn_id: int, channel: str, at: datetime) -> None:
     """Begun twice, it is one showing."""
     add_once(session, Showing, showing, turn_id=turn_id, channel=channel, begun_at=at)
+
+
+def claim(session: Session, turn_id: int, worker: str, beaten_before: datetime | None, at: datetime) -> bool:
+    """Make it this process' own, for as long as that one beats. False while it is another's, or finished."""
+    claimed = session.execute(
+        sql_update(showing)
+        .where(showing.c.turn_id == turn_id, showing.c.finished_at.is_(None), _free(worker, beaten_before))
+        .values(worker=worker, beat_at=at)
+        .returning(showing.c.turn_id)
+    )
+    return claimed.first() is not None
+
+
+def beat(session: Session, worker: str, at: datetime) -> None:
+    """What this process shows stays its own."""
+    session.execute(
+        sql_update(showing).where(showing.c.worker == worker, showing.c.finished_at.is_(None)).values(beat_at=at)
+    )
 
 
 def place(session: Session, turn_id: int, message: str) -> None:
@@ -35,7 +53,19 @@ def find(session: Session, turn_id: int) -> Showing | None:
     return first(session, Showing, select(showing).where(showing.c.turn_id == turn_id))
 
 
-def unfinished(session: Session, channel: str) -> list[Showing]:
-    """Oldest first."""
-    query = select(showing).where(showing.c.channel == channel, showing.c.finished_at.is_(None))
+def _free(worker: str, beaten_before: datetime | None) -> ColumnElement[bool]:
+    """That `worker` may claim: nobody's, its own, and those of processes that have not beaten since; all, where no
+    other process lives (None)."""
+    if beaten_before is None:
+        return true()
+    return or_(showing.c.worker.is_(None), showing.c.worker == worker, showing.c.beat_at < beaten_before)
+
+
+def unfinished(
+    session: Session, channel: str, worker: str = "", beaten_before: datetime | None = None
+) -> list[Showing]:
+    """Those that `worker` may claim, oldest first."""
+    query = select(showing).where(
+        showing.c.channel == channel, showing.c.finished_at.is_(None), _free(worker, beaten_before)
+    )
     return every(session, Showing, query.order_by(showing.c.turn_id))

@@ -63,15 +63,23 @@ def put_back(session: Session, turn_id: int, worker: str) -> bool:
     return changed.first() is not None
 
 
-def checkpoint(session: Session, turn_id: int, worker: str, text: str, tag: str | None, at: datetime) -> bool:
-    """Keep what was shown so far, and beat. False if the turn is no longer this worker's."""
-    changed = session.execute(
+def checkpoint(session: Session, turn_id: int, worker: str, text: str, tag: str | None, at: datetime) -> Turn | None:
+    """Keep what was shown so far, and beat. None if the turn is no longer this worker's."""
+    return first(
+        session,
+        Turn,
         sql_update(turn)
         .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, turn.c.worker == worker)
         .values(text=text, tag=tag, beat_at=at)
-        .returning(turn.c.id)
+        .returning(turn),
     )
-    return changed.first() is not None
+
+
+def ask_stop(session: Session, turn_id: int, at: datetime) -> None:
+    """The process that has it will see to it."""
+    session.execute(
+        sql_update(turn).where(turn.c.id == turn_id, turn.c.state != TurnState.CLOSED).values(stop_asked_at=at)
+    )
 
 
 def close(
@@ -92,9 +100,13 @@ def _close(session: Session, turn_id: int, where: ColumnElement[bool], at: datet
     return first(session, Turn, closed.returning(turn))
 
 
+def find(session: Session, turn_id: int) -> Turn | None:
+    return first(session, Turn, select(turn).where(turn.c.id == turn_id))
+
+
 def get(session: Session, turn_id: int) -> Turn:
     """Raises LookupError."""
-    found = first(session, Turn, select(turn).where(turn.c.id == turn_id))
+    found = find(session, turn_id)
     if found is None:
         raise LookupError(f"turn {turn_id} is unknown")
     return found

@@ -87,7 +87,7 @@ async def answer(db: Database, client: AsyncOllama, turn: Turn, worker: str, sto
     and what the database raises where that cannot be recorded. Returns the last View, which `show` has seen too."""
     draft = _Draft(turn)
     show(View(Phase.LOADING))
-    streaming = asyncio.create_task(_stream(db, client, draft, worker, show))
+    streaming = asyncio.create_task(_stream(db, client, draft, worker, stop, show))
     stopping = asyncio.create_task(stop.wait())
     error: ServingError | None = None
     try:
@@ -126,9 +126,11 @@ def _how_it_ended(draft: _Draft, error: ServingError | None) -> Ended:
     return Ended.LENGTH if draft.metrics.done_reason == "length" else Ended.COMPLETE
 
 
-async def _stream(db: Database, client: AsyncOllama, draft: _Draft, worker: str, show: Show) -> ServingError | None:
+async def _stream(
+    db: Database, client: AsyncOllama, draft: _Draft, worker: str, stop: asyncio.Event, show: Show
+) -> ServingError | None:
     """Fill the draft from Ollama. An error is returned: what came before it counts."""
-    ticking = asyncio.create_task(_checkpoint(db, draft, worker))
+    ticking = asyncio.create_task(_checkpoint(db, draft, worker, stop))
     try:
         await _attempts(db, client, draft, show)
     except ServingError as error:
@@ -210,20 +212,22 @@ async def _read(client: AsyncOllama, draft: _Draft, tag: str, show: Show) -> Non
             show(View(Phase.ANSWERING, text=draft.text, thinking=draft.thinking))
 
 
-async def _checkpoint(db: Database, draft: _Draft, worker: str) -> None:
-    """Keep what was shown, and show that this worker lives."""
+async def _checkpoint(db: Database, draft: _Draft, worker: str, stop: asyncio.Event) -> None:
+    """Keep what was shown, show that this worker lives, and see whether another process was asked to stop it."""
     while True:
         await asyncio.sleep(CHECKPOINT_SECONDS)
         tag = draft.live.release.tag if draft.live else None
         try:
-            is_ours = await db.awrite(turns.checkpoint, draft.turn.id, worker, draft.text, tag, now())
+            kept = await db.awrite(turns.checkpoint, draft.turn.id, worker, draft.text, tag, now())
         except Exception:
             # Without beats the turn would be taken for abandoned: the database may be back at the next.
             logger.exception("turn %d could not be checkpointed", draft.turn.id)
             continue
-        if not is_ours:
+        if kept is None:
             logger.warning("turn %d is no longer this worker's", draft.turn.id)
             return
+        if kept.stop_asked_at is not None:
+            stop.set()
 
 
 async def _close(

@@ -17,6 +17,7 @@ from types import TracebackType
 
 from huigan.serving.client import AsyncOllama
 from huigan.turns.answering import Phase, View, answer, close_abandoned, now
+from huigan.turns.opening import Refusal
 from huigan.turns.queue import Queue, Ticket
 from storage import turns
 from storage.db import Database
@@ -92,7 +93,7 @@ class Desk:
         self._db = db
         self._client = client
         self._queue = Queue(streams, waiting)
-        self._lost = timedelta(seconds=lost_seconds)
+        self.lost = timedelta(seconds=lost_seconds)
         self._watched: dict[int, Watched] = {}
         self._tasks: dict[asyncio.Task[None], Watched] = {}
         self._closing = False
@@ -129,6 +130,20 @@ class Desk:
         """A turn that is queued or streaming here."""
         return self._watched.get(turn_id)
 
+    async def stop(self, turn_id: int, user_id: int | None) -> Refusal | None:
+        """Stop a turn of that user's, in whichever process it is."""
+        watched = self._watched.get(turn_id)
+        turn = watched.turn if watched else await self._db.aread(turns.find, turn_id)
+        if turn is None or turn.state is TurnState.CLOSED:
+            return Refusal("stale_button")
+        if turn.user_id != user_id:
+            return Refusal("not_yours")
+        if watched is not None:
+            watched.stop()
+        else:
+            await self._db.awrite(turns.ask_stop, turn_id, now())
+        return None
+
     def in_conversation(self, conversation_id: int) -> list[Watched]:
         return [each for each in self._watched.values() if each.turn.conversation_id == conversation_id]
 
@@ -138,7 +153,7 @@ class Desk:
         at = now()
         # After a suspension this process' own turns look abandoned too.
         here = frozenset(self._watched)
-        interrupted = await self._db.awrite(close_abandoned, at - self._lost, at, here)
+        interrupted = await self._db.awrite(close_abandoned, at - self.lost, at, here)
         waiting = [turn for turn in await self._db.aread(turns.unclosed) if turn.state is TurnState.WAITING]
         return interrupted, [turn for turn in waiting if turn.id not in self._watched]
 
@@ -191,6 +206,8 @@ class Desk:
                 return None
             opened = await self._open_next(turn)
             if opened is not None:
+                if opened.stop_asked_at is not None:
+                    watched.stop()
                 return opened
             if (await self._db.aread(turns.get, turn.id)).state is not TurnState.WAITING:
                 return None

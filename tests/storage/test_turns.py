@@ -54,7 +54,8 @@ class Story:
         if (wanted := self.chosen(number)) is None:
             return
         is_its_own = (wanted.state, wanted.worker) == (TurnState.OPEN, worker)
-        assert turns.checkpoint(self.session, wanted.id, worker, f"{worker} says", "t", AT) == is_its_own
+        kept = turns.checkpoint(self.session, wanted.id, worker, f"{worker} says", "t", AT)
+        assert (kept is not None) == is_its_own
         assert turns.get(self.session, wanted.id).text == (f"{worker} says" if is_its_own else wanted.text)
 
     def withdraw(self, number: int, ended: Ended) -> None:
