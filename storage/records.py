@@ -221,6 +221,7 @@ class Turn:
     user_id: int
     state: TurnState
     again: bool  # another answer to a message that has a whole one
+    sampled: bool  # nobody asked for that other one: it is made to be compared
     asked_at: datetime
     opened_at: datetime | None
     beat_at: datetime | None

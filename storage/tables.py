@@ -235,6 +235,7 @@ turn = Table(
     _to("user", "user_id", index=False),
     Column("state", Code(TurnState), nullable=False, index=True),
     Column("again", Boolean, nullable=False, default=False),
+    Column("sampled", Boolean, nullable=False, default=False, server_default=text("false")),
     _at("asked_at"),
     _at("opened_at", nullable=True),
     _at("beat_at", nullable=True),

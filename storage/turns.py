@@ -20,7 +20,14 @@ UNCLOSED = (TurnState.WAITING, TurnState.OPEN)  # named one by one, for no index
 
 
 def wait(
-    session: Session, conversation_id: int, message_id: int, user_id: int, at: datetime, *, again: bool = False
+    session: Session,
+    conversation_id: int,
+    message_id: int,
+    user_id: int,
+    at: datetime,
+    *,
+    again: bool = False,
+    sampled: bool = False,
 ) -> Turn:
     return add(
         session,
@@ -31,6 +38,7 @@ def wait(
         user_id=user_id,
         state=TurnState.WAITING,
         again=again,
+        sampled=sampled,
         text="",
         asked_at=at,
     )
