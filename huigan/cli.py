@@ -240,7 +240,7 @@ def bot() -> None:
 @app.command()
 def schedules() -> None:
     """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
-    from schedules.cron import BadCron
+    from huigan.operate.cron import BadCron
     from schedules.loop import Plan, forget_updates, main
 
     log_to_stderr()
@@ -293,6 +293,7 @@ def train(
                 endpoint=chosen.hf_endpoint,
                 llama_cpp=chosen.llama_cpp_dir,
                 alias=tags.ALIAS,
+                ollama_is_here=chosen.ollama_is_here,
             )
 
         raise typer.Exit(alone.run(db, number, walk) if attempt is None else walk(db, number, attempt))

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.orm import Session
 
-from huigan.operate import feedback, workers
+from huigan.operate import cron, feedback, timetable, workers
 from huigan.operate import runs as operate
-from schedules import cron, policy
+from schedules import policy
 from storage import deployments, runs, settings, updates
 from storage.db import Database
 from storage.recipe import Recipe
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 30
 LOST_AFTER = timedelta(seconds=60)
 KEEP_UPDATES = timedelta(days=7)  # Telegram itself keeps them for one
-CRON_KEY, MIN_RATINGS_KEY, DECISION_KEY = "schedule", "min_ratings", "schedule_decision"
+DECISION_KEY = "schedule_decision"
 
 T = TypeVar("T")
 Chore = Callable[[datetime], object]
@@ -72,8 +72,8 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
 def consider(db: Database, plan: Plan, at: datetime) -> policy.Decision:
     """Decide, queue the run if it is due, and leave the decision where /status finds it."""
     recipe = plan.recipe()
-    expression = _setting(db, CRON_KEY, plan.cron)
-    min_new = _setting(db, MIN_RATINGS_KEY, plan.min_new_ratings)
+    expression = _setting(db, timetable.CRON_KEY, plan.cron)
+    min_new = _setting(db, timetable.MIN_RATINGS_KEY, plan.min_new_ratings)
     bars = policy.Bars(min_new, recipe.data.min_ratings, recipe.data.min_raters)
     known = db.read(facts, recipe.lane, at)
     try:
@@ -83,6 +83,7 @@ def consider(db: Database, plan: Plan, at: datetime) -> policy.Decision:
     if decision.enqueue and decision.why:
         operate.enqueue(db, recipe, why=decision.why, by_user_id=None, at=at)
     db.write(_keep, decision, at)
+    db.write(timetable.mark_looked, at)
     return decision
 
 

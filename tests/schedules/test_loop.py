@@ -15,9 +15,9 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from huigan.operate import workers
+from huigan.operate import timetable, workers
+from huigan.operate.cron import BadCron
 from schedules import loop
-from schedules.cron import BadCron
 from storage import artefacts, chats, deployments, messages, releases, runs, settings, turns, updates, users
 from storage.db import Database
 from storage.recipe import Data, Recipe
@@ -98,11 +98,11 @@ def test_an_admins_setting_beats_the_environment(db: Database) -> None:
     db.write(add_base, AT)
     db.write(rate, 4, AT)
     assert not loop.consider(db, plan, AT).enqueue
-    db.write(settings.put, loop.CRON_KEY, "not a cron", None, AT)
+    db.write(settings.put, timetable.CRON_KEY, "not a cron", None, AT)
     loop.consider(db, plan, AT)
     assert codes(db) == ["bad_schedule"]
-    db.write(settings.put, loop.CRON_KEY, "", None, AT)
-    db.write(settings.put, loop.MIN_RATINGS_KEY, 2, None, AT)
+    db.write(settings.put, timetable.CRON_KEY, "", None, AT)
+    db.write(settings.put, timetable.MIN_RATINGS_KEY, 2, None, AT)
     assert loop.consider(db, plan, AT).enqueue
 
 

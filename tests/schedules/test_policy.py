@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schedules.cron import BadCron, firings
+from huigan.operate.cron import BadCron, firings
 from schedules.policy import Bars, Facts, Reason, decide
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)  # a Tuesday

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime, tzinfo
 
 from apscheduler.triggers.cron import CronTrigger
-
-from schedules.policy import NextFiring
 
 DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -16,7 +15,7 @@ class BadCron(ValueError):
     """The text is no cron expression."""
 
 
-def firings(expression: str, zone: tzinfo | None = None) -> NextFiring:
+def firings(expression: str, zone: tzinfo | None = None) -> Callable[[datetime], datetime | None]:
     """Fields as cron has them: 0 and 7 are Sunday. In the machine's own zone unless told. `@daily` is not known.
 
     Raises BadCron."""
