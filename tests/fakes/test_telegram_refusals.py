@@ -11,6 +11,8 @@ from telegram import (
     Bot,
     BotCommand,
     BotCommandScopeChat,
+    BotCommandScopeChatAdministrators,
+    BotCommandScopeChatMember,
     ForceReply,
     InlineKeyboardButton,
     InlineKeyboardMarkup,
@@ -190,6 +192,23 @@ async def test_commands_are_kept_by_scope_and_language(bot: Bot, chat: Chat) -> 
         await bot.set_my_commands([], language_code="zh-hans")
     with pytest.raises(BadRequest, match="Chat not found"):
         await bot.set_my_commands([], scope=BotCommandScopeChat(404_404))
+
+
+async def test_commands_of_a_chat_member_are_their_own_and_scopes_that_fit_no_chat_are_refused(
+    fake: FakeTelegram, bot: Bot, alice: Person, chat: Chat
+) -> None:
+    group = fake.group("Lab", members=[alice])
+    mine = BotCommandScopeChatMember(group.id, alice.id)
+    await bot.set_my_commands([("runs", "runs")], scope=mine, language_code="en")
+    assert [each.command for each in await bot.get_my_commands(mine, "en")] == ["runs"]
+    assert await bot.get_my_commands(mine) == ()
+    assert await bot.get_my_commands(BotCommandScopeChatAdministrators(group.id), "en") == ()
+    await bot.delete_my_commands(mine, "en")
+    assert await bot.get_my_commands(mine, "en") == ()
+    with pytest.raises(BadRequest, match="Can't use specified scope in private chats"):
+        await bot.set_my_commands([], scope=BotCommandScopeChatAdministrators(chat.id))
+    with pytest.raises(BadRequest, match="User not found"):
+        await bot.set_my_commands([], scope=BotCommandScopeChatMember(group.id, 404_404))
 
 
 WEBHOOKS: list[tuple[str, dict[str, Any]]] = [

@@ -11,8 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, Update
-from telegram.error import Conflict, NetworkError
+from telegram import Bot, InlineKeyboardButton, InlineKeyboardMarkup, ReactionType, Update
+from telegram.error import Conflict, EndPointNotFound, InvalidToken, NetworkError
 from telegram.ext import Application, CallbackQueryHandler, MessageHandler, filters
 
 from tests.fakes.telegram import TOKEN, Chat, FakeTelegram, Person, ptb
@@ -202,6 +202,40 @@ async def test_reactions_in_groups_need_admin_rights_and_anonymous_ones_come_as_
     assert count.message_reaction_count.reactions[0].total_count == 1
 
 
+async def test_reactions_in_private_are_told_as_added_changed_and_withdrawn(
+    bot: Bot, alice: Person, chat: Chat
+) -> None:
+    await bot.get_updates(timeout=0, allowed_updates=EVERYTHING)
+    answer = await _answer(bot, chat)
+    for emoji in (("👍",), ("👎",), ("👎",), ("👎", "5445284980978621387"), ()):
+        alice.reacts(answer, *emoji)  # the third changes nothing: no update
+    told = [update.message_reaction for update in await bot.get_updates(timeout=0)]
+    moves = [
+        ([_name(old) for old in each.old_reaction], [_name(new) for new in each.new_reaction]) for each in told if each
+    ]
+    assert moves == [
+        ([], ["👍"]),
+        (["👍"], ["👎"]),
+        (["👎"], ["👎", "5445284980978621387"]),
+        (["👎", "5445284980978621387"], []),
+    ]
+    with pytest.raises(AssertionError, match="clients do not offer"):
+        alice.reacts(answer, "🀄")
+
+
+async def test_anonymous_reactions_are_counted_over_all_who_hide(fake: FakeTelegram, bot: Bot, alice: Person) -> None:
+    await bot.get_updates(timeout=0, allowed_updates=EVERYTHING)
+    bob = fake.user("Bob")
+    group = fake.group("Lab", members=[alice, bob], bot_is_admin=True)
+    answer = await _answer(bot, group)
+    alice.reacts(answer, "👍", anonymously=True)
+    bob.reacts(answer, "👍", anonymously=True)
+    alice.reacts(answer, anonymously=True)
+    counts = [update.message_reaction_count for update in await bot.get_updates(timeout=0)]
+    assert [[each.total_count for each in count.reactions] for count in counts if count] == [[1], [2], [1]]
+    assert answer.reactions == {}
+
+
 async def test_topics_have_thread_ids_and_others_have_none(fake: FakeTelegram, bot: Bot, alice: Person) -> None:
     forum = fake.group("Forum", members=[alice], privacy_mode=False, forum=True)
     topic = fake.topic(forum, "茶")
@@ -263,6 +297,42 @@ async def test_stop_beside_a_draft_reaches_the_bot_only_if_it_could_be_pressed(
     (update,) = await bot.get_updates(timeout=0)
     stopped = update.api_kwargs["stopped_message_generation"]
     assert (stopped["chat"]["id"], stopped["draft_id"]) == (chat.id, 7)
+    assert chat.drafts == []
+    await bot.send_message_draft(chat.id, 7, "你好呀", api_kwargs={"can_stop": True})  # taken, and shown to nobody
+    assert chat.drafts == []
+    await bot.send_message_draft(chat.id, 8, "再", api_kwargs={"can_stop": True, "keep_on_stop": True})
+    assert alice.stops_draft(chat).frames == ["再"]
+    assert [draft.text for draft in chat.drafts] == ["再"]
+    with pytest.raises(AssertionError, match="no draft with a Stop button"):
+        alice.stops_draft(chat)
+
+
+async def test_a_stop_that_the_bot_did_not_ask_for_is_lost(fake: FakeTelegram, bot: Bot, alice: Person) -> None:
+    chat = fake.private(alice)
+    await bot.get_updates(timeout=0, allowed_updates=Update.ALL_TYPES)
+    await bot.send_message_draft(chat.id, 7, "你", api_kwargs={"can_stop": True})
+    alice.stops_draft(chat)
+    assert await bot.get_updates(timeout=0) == ()
+    assert [kind for kind, _ in fake.updates.not_allowed] == ["stopped_message_generation"]
+
+
+async def test_older_servers_show_no_stop_and_still_older_ones_know_no_drafts() -> None:
+    with FakeTelegram(knows_stop=False).running() as fake:
+        alice = fake.user("Alice")
+        chat = fake.private(alice)
+        async with ptb(fake) as bot:
+            await bot.send_message_draft(chat.id, 7, "你", api_kwargs={"can_stop": True})
+        assert [draft.text for draft in chat.drafts] == ["你"]
+        with pytest.raises(AssertionError, match="no draft with a Stop button"):
+            alice.stops_draft(chat)
+    with FakeTelegram(knows_drafts=False).running() as fake:
+        chat = fake.private(fake.user("Alice"))
+        async with ptb(fake) as bot:
+            with pytest.raises(InvalidToken, match="method not found"):  # PTB's word for every 404
+                await bot.send_message_draft(chat.id, 7, "你")
+            with pytest.raises(EndPointNotFound):
+                await bot.do_api_request("sendMessageDraft".lower(), {"chat_id": chat.id, "draft_id": 7, "text": "你"})
+        assert chat.all_drafts == []
 
 
 async def test_blocking_and_adding_are_told_as_membership(
@@ -284,11 +354,55 @@ async def test_blocking_and_adding_are_told_as_membership(
     ]
 
 
+async def test_adding_the_bot_to_a_group_is_told_in_the_group_as_well(
+    fake: FakeTelegram, bot: Bot, alice: Person
+) -> None:
+    group = fake.group("Lab", members=[alice])
+    alice.adds_bot(group)
+    _, told = await bot.get_updates(timeout=0)
+    assert told.message is not None
+    assert [each.id for each in told.message.new_chat_members] == [fake.bot["id"]]
+    assert told.message.text is None
+
+
+async def test_a_start_button_and_a_link_say_start_with_the_links_payload(
+    fake: FakeTelegram, bot: Bot, alice: Person
+) -> None:
+    stranger = fake.private(alice, started=False)
+    alice.starts()
+    alice.follows("https://t.me/huigan_bot?start=i_Zm9v-1")
+    assert await texts(bot) == ["/start", "/start i_Zm9v-1"]
+    await bot.send_message(stranger.id, "你好")
+    with pytest.raises(AssertionError, match="no link to the bot"):
+        alice.follows("https://t.me/other_bot?start=x")
+    for payload in ("a b", "字", "x" * 65):
+        with pytest.raises(AssertionError, match="open no link"):
+            alice.starts(payload)
+
+
+async def test_an_edited_reply_stays_a_reply(bot: Bot, alice: Person, chat: Chat) -> None:
+    answer = await _answer(bot, chat)
+    question = alice.says(chat, "为甚么", reply_to=answer)
+    alice.edits(question, "为什么")
+    said, edited = await bot.get_updates(timeout=0)
+    assert said.message is not None
+    assert said.message.edit_date is None
+    assert edited.edited_message is not None
+    assert edited.edited_message.edit_date is not None
+    assert edited.edited_message.message_id == said.message.message_id
+    assert edited.edited_message.reply_to_message is not None
+    assert edited.edited_message.reply_to_message.message_id == answer.id
+
+
 async def test_a_long_paste_comes_in_pieces_that_lose_nothing(bot: Bot, alice: Person, chat: Chat) -> None:
     text = "\n".join(["字" * 999 + "😀"] * 12)
     pieces = alice.pastes(chat, text)
     assert "\n".join(piece.text for piece in pieces) == text
-    assert await texts(bot) == [piece.text for piece in pieces]
+    updates = await bot.get_updates(timeout=0)
+    assert [update.message.text for update in updates if update.message] == [piece.text for piece in pieces]
+    assert len({update.message.date for update in updates if update.message}) == 1
+    answer = await _answer(bot, chat)
+    assert [piece.reply_to for piece in alice.pastes(chat, text, reply_to=answer)] == [answer, None, None]
     assert len(alice.pastes(chat, "😀" * 5000)) == 3
     with pytest.raises(AssertionError, match="use pastes"):
         alice.says(chat, "字" * 4097)
@@ -465,6 +579,10 @@ async def test_a_stopped_server_refuses_connections_and_comes_back_at_the_same_a
         assert fake.base_url == url
         async with ptb(fake) as bot:
             assert bot.id == fake.bot["id"]
+
+
+def _name(reaction: ReactionType) -> str:
+    return str(next(value for key, value in reaction.to_dict().items() if key != "type"))
 
 
 async def _answer(bot: Bot, chat: Chat) -> Any:

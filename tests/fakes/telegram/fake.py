@@ -193,14 +193,14 @@ class FakeTelegram:
             self.calls.append(call)
 
     def bot_sees(self, message: Message) -> bool:
-        """Privacy mode: without admin rights a bot in a group gets commands, mentions and replies to itself only."""
+        """Privacy mode: without admin rights a bot in a group gets commands, mentions, replies to itself and service messages."""
         chat = message.chat
         if chat.is_private:
             chat.bot_is_member = True
             return not chat.owner.has_blocked_bot
         if not chat.bot_is_member:
             return False
-        if chat.bot_is_admin or not chat.privacy_mode:
+        if chat.bot_is_admin or not chat.privacy_mode or message.service:
             return True
         return bool(message.reply_to and message.reply_to.from_bot) or self._is_addressed(message)
 
