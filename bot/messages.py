@@ -80,7 +80,7 @@ def _store(
 
 
 def _reply(stored: Rating | Refusal, locale: str) -> str:
-    return told(locale, "refusal", stored.code) if isinstance(stored, Refusal) else text(locale, "correction.thanks")
+    return told(locale, "refusal", stored.code, stored.params) if isinstance(stored, Refusal) else text(locale, "correction.thanks")
 
 
 def _is_machine(user: User) -> bool:

@@ -224,7 +224,7 @@ def _without(keyboard: InlineKeyboardMarkup | None, data: str | None) -> InlineK
 
 
 def _told(refusal: Refusal, pressed: Pressed) -> Done:
-    return Done(told(pressed.locale, "refusal", refusal.code))
+    return Done(told(pressed.locale, "refusal", refusal.code, refusal.params))
 
 
 def _prompt(pressed: Pressed) -> Piece:

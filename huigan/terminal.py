@@ -72,7 +72,7 @@ class Chat:
         self.write(words(self.locale, code, **params) + "\n")
 
     def tell(self, refusal: Refusal) -> None:
-        self.write(told(self.locale, "refusal", refusal.code) + "\n")
+        self.write(told(self.locale, "refusal", refusal.code, refusal.params) + "\n")
 
 
 async def run(db: Database, desk: Desk, locale: str, *, who: str | None = None) -> None:

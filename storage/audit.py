@@ -20,3 +20,9 @@ def record(session: Session, /, user_id: int | None, act: str, at: datetime, **p
 
 def newest(session: Session, limit: int = 50) -> list[AuditEntry]:
     return every(session, AuditEntry, select(audit).order_by(audit.c.id.desc()).limit(limit))
+
+
+def of_user(session: Session, user_id: int, act: str) -> list[AuditEntry]:
+    """What somebody did of one kind, oldest first."""
+    query = select(audit).where(audit.c.user_id == user_id, audit.c.act == act)
+    return every(session, AuditEntry, query.order_by(audit.c.id))

@@ -40,6 +40,16 @@ def set_system(session: Session, chat_id: int, system: str | None) -> None:
     session.execute(sql_update(chat).where(chat.c.id == chat_id).values(system=system))
 
 
+def admit(session: Session, chat_id: int, at: datetime) -> None:
+    """Who speaks in it is answered, also where the bot is not open to all."""
+    session.execute(sql_update(chat).where(chat.c.id == chat_id).values(admitted_at=at))
+
+
+def ids_of_kind(session: Session, channel: str, kind: ChatKind) -> set[str]:
+    """As the channel names them."""
+    return set(session.scalars(select(chat.c.external_id).where(chat.c.channel == channel, chat.c.kind == kind)))
+
+
 def set_locale(session: Session, chat_id: int, locale: str | None) -> None:
     session.execute(sql_update(chat).where(chat.c.id == chat_id).values(locale=locale))
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, insert, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from storage.records import Notice
-from storage.rows import add_once, every
+from storage.rows import IDS_A_QUERY, add_once, every
 from storage.tables import outbox
 
 
@@ -28,9 +28,56 @@ def put(
     return add_once(session, Notice, outbox, code=code, params=dict(params), user_id=user_id, key=key, created_at=at)
 
 
-def unsent(session: Session, limit: int = 50) -> list[Notice]:
-    return every(session, Notice, select(outbox).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(limit))
+def put_to_each(session: Session, code: str, params: Mapping[str, Any], at: datetime, keys: Mapping[int, str]) -> None:
+    """The same to many users, by their ids with a key for each. Raises IntegrityError where one is there already."""
+    rows = [
+        {"code": code, "params": dict(params), "user_id": user_id, "key": key, "created_at": at}
+        for user_id, key in keys.items()
+    ]
+    for start in range(0, len(rows), IDS_A_QUERY):
+        session.execute(insert(outbox), rows[start : start + IDS_A_QUERY])
+
+
+def unsent(session: Session, limit: int = 50, *, only: str | None = None, but: Sequence[str] = ()) -> list[Notice]:
+    """Oldest first: `only` of one code, or all `but` those of some."""
+    query = select(outbox).where(outbox.c.sent_at.is_(None))
+    if only is not None:
+        query = query.where(outbox.c.code == only)
+    if but:
+        query = query.where(outbox.c.code.not_in(but))
+    return every(session, Notice, query.order_by(outbox.c.id).limit(limit))
+
+
+def count_unsent(session: Session, *, but: Sequence[str] = ()) -> int:
+    query = select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
+    return session.scalar(query.where(outbox.c.code.not_in(but)) if but else query) or 0
+
+
+def count_by_fate(session: Session, key_prefix: str) -> dict[str, int]:
+    """Of the notices whose key begins so: how many are `unsent`, `sent`, or why they never reached their user."""
+    found = session.execute(
+        select(outbox.c.sent_at.is_(None), outbox.c.undeliverable, func.count())
+        .where(outbox.c.key.startswith(key_prefix, autoescape=True))
+        .group_by(outbox.c.sent_at.is_(None), outbox.c.undeliverable)
+    )
+    return {"unsent" if is_unsent else why or "sent": count for is_unsent, why, count in found}
 
 
 def mark_sent(session: Session, notice_id: int, at: datetime) -> None:
     session.execute(sql_update(outbox).where(outbox.c.id == notice_id).values(sent_at=at))
+
+
+def give_up(session: Session, notice_id: int, why: str, at: datetime) -> None:
+    """It never reaches its user."""
+    session.execute(sql_update(outbox).where(outbox.c.id == notice_id).values(sent_at=at, undeliverable=why))
+
+
+def withdraw(session: Session, key_prefix: str, why: str, at: datetime) -> int:
+    """Send none of those that are not sent yet. Returns how many."""
+    gone = session.execute(
+        sql_update(outbox)
+        .where(outbox.c.key.startswith(key_prefix, autoescape=True), outbox.c.sent_at.is_(None))
+        .values(sent_at=at, undeliverable=why)
+        .returning(outbox.c.id)
+    )
+    return len(gone.all())

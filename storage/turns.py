@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import ColumnElement, exists, func, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -139,3 +139,18 @@ def abandoned(session: Session, beaten_before: datetime) -> list[Turn]:
 
 def of_message(session: Session, message_id: int) -> list[Turn]:
     return every(session, Turn, select(turn).where(turn.c.message_id == message_id).order_by(turn.c.id))
+
+
+def count_asked(session: Session, user_id: int, since: datetime) -> int:
+    """What somebody asked for since then and got, in part at least, or will get: what we broke off is not counted."""
+    counts = or_(turn.c.ended.is_(None), turn.c.ended.in_((Ended.COMPLETE, Ended.LENGTH, Ended.STOPPED)))
+    query = (
+        select(func.count())
+        .select_from(turn)
+        .where(turn.c.user_id == user_id, turn.c.asked_at >= since, ~turn.c.sampled, counts)
+    )
+    return session.scalar(query) or 0
+
+
+def count_unclosed(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(turn).where(turn.c.state.in_(UNCLOSED))) or 0

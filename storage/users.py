@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from storage.records import ADMIN_ROLES, Role, User
 from storage.rows import add_once, every, first
-from storage.tables import user
+from storage.tables import turn, user
 
 
 def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
@@ -51,6 +51,52 @@ def get(session: Session, user_id: int) -> User:
 
 def admins(session: Session) -> list[User]:
     return every(session, User, select(user).where(user.c.role.in_(sorted(ADMIN_ROLES))).order_by(user.c.id))
+
+
+def lock(session: Session, user_id: int) -> None:
+    """Until this transaction ends, nobody else who locks them goes on."""
+    session.execute(select(user.c.id).where(user.c.id == user_id).with_for_update())
+
+
+def lock_admins(session: Session) -> list[User]:
+    """As `admins`, and who is one stays as it is until this transaction ends."""
+    chosen = select(user).where(user.c.role.in_(sorted(ADMIN_ROLES))).order_by(user.c.id)
+    return every(session, User, chosen.with_for_update())
+
+
+def of_channel(session: Session, channel: str) -> list[User]:
+    return every(session, User, select(user).where(user.c.channel == channel).order_by(user.c.id))
+
+
+def by_activity(session: Session, limit: int, offset: int = 0) -> list[User]:
+    """Who asked last comes first; who never asked, after them."""
+    asked = select(turn.c.user_id, func.max(turn.c.id).label("turn_id")).group_by(turn.c.user_id).subquery()
+    query = select(user).outerjoin(asked, asked.c.user_id == user.c.id)
+    ordered = query.order_by(func.coalesce(asked.c.turn_id, 0).desc(), user.c.id.desc())
+    return every(session, User, ordered.limit(limit).offset(offset))
+
+
+def named(session: Session, words: str, limit: int) -> list[User]:
+    """Whose channel knows them by this id, else whose name holds these words."""
+    found = every(session, User, select(user).where(user.c.external_id == words).limit(limit))
+    if not found:
+        is_named = func.lower(user.c.name).contains(words.lower(), autoescape=True)
+        found = every(session, User, select(user).where(is_named).order_by(user.c.id.desc()).limit(limit))
+    return found
+
+
+def count(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(user)) or 0
+
+
+def count_let_in(session: Session) -> int:
+    """By an invitation or an admin, or as one."""
+    let_in = user.c.admitted_at.is_not(None) | user.c.role.in_(sorted(ADMIN_ROLES))
+    return session.scalar(select(func.count()).select_from(user).where(let_in)) or 0
+
+
+def admit(session: Session, user_id: int, at: datetime) -> User:
+    return _set(session, user_id, admitted_at=at)
 
 
 def set_role(session: Session, user_id: int, role: Role) -> User:
