@@ -80,7 +80,9 @@ def _store(
 
 
 def _reply(stored: Rating | Refusal, locale: str) -> str:
-    return told(locale, "refusal", stored.code, stored.params) if isinstance(stored, Refusal) else text(locale, "correction.thanks")
+    if isinstance(stored, Refusal):
+        return told(locale, "refusal", stored.code, stored.params)
+    return text(locale, "correction.thanks")
 
 
 def _is_machine(user: User) -> bool:
