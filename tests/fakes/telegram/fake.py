@@ -193,7 +193,8 @@ class FakeTelegram:
             self.calls.append(call)
 
     def bot_sees(self, message: Message) -> bool:
-        """Privacy mode: without admin rights a bot in a group gets commands, mentions, replies to itself and service messages."""
+        """Privacy mode: without admin rights a bot in a group gets commands, mentions, replies to itself, and what
+        is told of the group."""
         chat = message.chat
         if chat.is_private:
             chat.bot_is_member = True
