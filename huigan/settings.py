@@ -41,6 +41,7 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".huigan"), validation_alias=AliasChoices("HUIGAN_HOME"))
     database_url: str = ""
     ollama_host: str = "127.0.0.1:11434"
+    ollama_shares_card: bool | None = Field(None, validation_alias=AliasChoices("HUIGAN_OLLAMA_SHARES_CARD"))
 
     admins: Annotated[tuple[int, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_ADMINS"))
     recipe: str = Field("", validation_alias=AliasChoices("HUIGAN_RECIPE"))
@@ -124,6 +125,15 @@ class Settings(BaseSettings):
                 "TELEGRAM_WEBHOOK_URL needs TELEGRAM_WEBHOOK_SECRET: without it anybody could pose as Telegram"
             )
         return self
+
+    @property
+    def ollama_is_here(self) -> bool:
+        """Whether Ollama serves from this machine's graphics card: as the environment says, else by its address."""
+        if self.ollama_shares_card is not None:
+            return self.ollama_shares_card
+        host = self.ollama_host if "://" in self.ollama_host else f"//{self.ollama_host}"
+        name = urlsplit(host).hostname or "127.0.0.1"
+        return name in {"localhost", "::1", "0.0.0.0"} or name.startswith("127.")
 
     @property
     def database(self) -> str:

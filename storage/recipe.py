@@ -147,6 +147,14 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Serving:
+    """What answers do while a run has the graphics card that Ollama serves from: share it with the run, go by the CPU,
+    or wait for its end. An admin's setting beats it."""
+
+    while_training: Literal["share", "cpu", "wait"] = "share"
+
+
+@dataclass(frozen=True)
 class Gate:
     """Bars a candidate must clear against the live file, and how much is looked at to decide."""
 
@@ -183,6 +191,7 @@ class Recipe:
     trl: Table = field(default_factory=dict, metadata={"refused": REFUSED_TRL})
     system: System = field(default_factory=System)
     generate: Generate = field(default_factory=Generate)
+    serving: Serving = field(default_factory=Serving)
     gate: Gate = field(default_factory=Gate)
 
     @classmethod

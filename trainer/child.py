@@ -6,12 +6,14 @@ instant; whoever started it hands the run on. This module does not know supervis
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,12 @@ from sqlalchemy.orm import Session
 from huigan.operate import runs as operate
 from huigan.serving.client import Ollama
 from huigan.texts import told
-from storage import runs
+from storage import gpu, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
 from trainer import HANDED_BACK, pipeline
+from trainer.forecast import Forecast
 from trainer.release import AttemptOver
 from trainer.stages import Work
 
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, NOT_OURS = 0, 1, 3  # exit codes
 TELL_SECONDS = 1.0
+KEPT_POINTS = 10_000  # of the curves, while the database is away
+OF_NOW = ("what", "done", "total", gpu.NOTE, gpu.LEFT)  # of a run's progress: what an earlier attempt said is over
 
 # By name, so that recording a failure needs none of the libraries that raise it.
 CODES = {
@@ -50,6 +55,8 @@ CODES = {
     "ConverterMissing": "converter",
     "LlamaError": "scorer_died",
     "ScorerDied": "scorer_died",
+    "MemoryError": "out_of_memory",
+    "OutOfMemoryError": "out_of_memory",  # torch's
 }
 
 
@@ -67,31 +74,66 @@ class Teller:
     stage: str = ""
     told_at: float = field(default=-TELL_SECONDS)
     notes: dict[str, Any] = field(default_factory=dict)
+    points: deque[run_points.Point] = field(default_factory=lambda: deque(maxlen=KEPT_POINTS))
+    forecast: Forecast = field(default_factory=Forecast)
 
     def __post_init__(self) -> None:
         """An earlier attempt's notes still hold."""
-        self.notes = {name: each for name, each in self.run.progress.items() if name not in ("what", "done", "total")}
+        self.notes = {name: each for name, each in self.run.progress.items() if name not in OF_NOW}
 
     def note(self, name: str, told: dict[str, Any]) -> None:
-        """To be seen beside the progress from now on."""
+        """To be seen beside the progress from the next word on."""
         self.notes[name] = told
+        self.told_at = -TELL_SECONDS
+
+    def point(self, method: str, step: int, measures: Mapping[str, float]) -> None:
+        """Of the curves: written with the next word, so that no step waits for the database."""
+        self.points.append((method, step, measures))
+
+    def hold(self, held: bool) -> None:
+        """Say at once who has the graphics card; that it is taken must be known before it is. Raises what a word does,
+        and OperationalError where that cannot be said."""
+        self.notes[gpu.NOTE] = held
+        try:
+            self._write(self.stage or "train", {"what": "", "done": 0, "total": 0})
+        except OperationalError:
+            if held:
+                raise
+            log.warning("run %d: that the card is free will be said with the next word", self.run.id)
 
     def __call__(self, stage: str, what: str, done: int, total: int) -> None:
         """Raises AttemptOver or Cancelled."""
         self.bars.show(stage, what, done, total)
+        self.forecast.hear(stage, what, done, time.monotonic())
         if stage == self.stage and time.monotonic() < self.told_at + TELL_SECONDS:
             return
         self.stage, self.told_at = stage, time.monotonic()
-        progress = {"what": what, "done": done, "total": total, **self.notes}
         try:
-            known = self.db.write(runs.report, self.run.id, self.run.attempt, stage, progress, now())
+            self._write(stage, {"what": what, "done": done, "total": total, gpu.LEFT: self._left(done, total)})
         except OperationalError as error:  # hours of training outlive a database that restarts
             log.warning("run %d: its progress could not be written: %s", self.run.id, type(error.orig).__name__)
-            return
+
+    def _left(self, done: int, total: int) -> dict[str, Any]:
+        minutes = self.notes.get("preflight", {}).get("minutes", {})
+        left = self.forecast.left(done, total, time.monotonic(), minutes, self.notes.get("rows", {}))
+        return {**asdict(left), "at": now().isoformat()}
+
+    def _write(self, stage: str, progress: dict[str, Any]) -> None:
+        known = self.db.write(_report, self.run, stage, progress | self.notes, list(self.points), now())
+        self.points.clear()
         if known is None:
             raise AttemptOver
         if known.cancel_asked_at is not None:
             raise Cancelled
+
+
+def _report(
+    session: Session, run: Run, stage: str, progress: Mapping[str, Any], points: list[run_points.Point], at: datetime
+) -> Run | None:
+    known = runs.report(session, run.id, run.attempt, stage, progress, at)
+    if known is not None:
+        run_points.add(session, run.id, run.attempt, points, at)
+    return known
 
 
 @dataclass
@@ -144,7 +186,9 @@ def walk(db: Database, run: Run, home: Path, client: Ollama, tell: Teller, **opt
     """Raises OperationalError, and nothing else."""
     try:
         recipe = Recipe.from_dict(run.recipe)
-        released = pipeline.run(Work(db, run, recipe, home, client, now, tell, note=tell.note, **options))
+        released = pipeline.run(
+            Work(db, run, recipe, home, client, now, tell, note=tell.note, point=tell.point, hold=tell.hold, **options)
+        )
     except AttemptOver:
         log.warning("run %d: attempt %d is over", run.id, run.attempt)
         return NOT_OURS
@@ -179,6 +223,8 @@ def failure_of(error: Exception) -> dict[str, Any]:
     known = next((CODES[each.__name__] for each in type(error).__mro__ if each.__name__ in CODES), None)
     if known is not None:
         return {"code": known, "detail": str(error)}
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return {"code": "out_of_memory", "detail": str(error)}
     return {"code": "internal", "type": type(error).__name__}  # its message may quote what people wrote
 
 

@@ -42,7 +42,7 @@ def run(work: Work) -> Released:
 
 def through_the_stages(work: Work) -> Released:
     if work.run.dataset_only:
-        once(work, "dataset", Built, lambda: stages.build(work))
+        stages.foretell(work, once(work, "dataset", Built, lambda: stages.build(work)))
         return Released(RunState.BUILT, None, None)
     origin = once(work, "start", Origin, lambda: stages.start(work))
     built = once(work, "dataset", Built, lambda: stages.build(work))

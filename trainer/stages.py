@@ -11,16 +11,18 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from sqlalchemy.exc import OperationalError
+
 from huigan.serving.client import Ollama
 from huigan.turns.prompts import estimate_tokens
-from storage import deployments
+from storage import deployments, run_points
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Run
@@ -50,6 +52,14 @@ def unnoted(_name: str, _told: dict[str, Any]) -> None:
     """For callers that show nothing."""
 
 
+def untold(_method: str, _step: int, _measures: Mapping[str, float]) -> None:
+    """For callers that show no curves."""
+
+
+def unheld(_held: bool) -> None:
+    """For callers that have nobody to tell."""
+
+
 @dataclass(frozen=True)
 class Work:
     """One run and all that its stages work with. `tell` raises where the run is to stop."""
@@ -68,6 +78,9 @@ class Work:
     locale: str | None = None  # of the report
     patience_seconds: float = 300.0  # with an Ollama or a database that is away or busy when a release is due
     note: Callable[[str, dict[str, Any]], None] = unnoted  # what else is to be seen beside the progress
+    point: Callable[[str, int, Mapping[str, float]], None] = untold  # (method, step, measures) of the curves
+    hold: Callable[[bool], None] = unheld  # whether this run has the graphics card; raises as `tell` does
+    ollama_is_here: bool = False  # it serves from the card that is trained on
 
     @property
     def folder(self) -> Path:
@@ -150,10 +163,11 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     rows = dataset.rows_to_train(built)
     if not rows or not all(rows.values()):
         raise RunFailed("no_examples", dropped=built.counts["dropped"])
-    from trainer import training, weights
+    from trainer import card, training, weights
     from trainer.tokens import end_of_turn_id
 
-    def step(stage: Stage, done: int, total: int, _loss: float) -> None:
+    def step(stage: Stage, done: int, total: int, measures: Mapping[str, float]) -> None:
+        work.point(stage, done, measures)
         work.tell("train", stage, done, total)
 
     known = say_whether_it_fits(work, origin.weights, built)
@@ -162,7 +176,11 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     )
     if not known:
         say_whether_it_fits(work, str(local), built)
-    trained = training.train_stages(local, rows, work.recipe, work.folder / "train", progress=step)
+    work.note("rows", {stage: preflight.seen(work.recipe.training(stage), len(rows[stage])) for stage in rows})
+    with card.taken(work, on_card=training.is_on_card()):
+        trained = training.train_stages(local, rows, work.recipe, work.folder / "train", progress=step)
+    for each in trained:
+        tell_curve(work, each.stage, list(training.curve_of(each)))
     tokenizer = tokenizer_of(local)
     return Taught(
         local,
@@ -171,6 +189,27 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
         tokenizer.decode([end_of_turn_id(tokenizer)]),
         tuple(summary(each) for each in trained),
     )
+
+
+def tell_curve(work: Work, stage: Stage, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+    """What a process measured and was killed before it had told."""
+    try:
+        told = {each.step for each in work.db.read(run_points.curve, work.run.id) if each.method == stage}
+    except OperationalError as error:  # a curve is no reason to train again
+        log.warning("run %d: its curve was not completed: %s", work.run.id, type(error.orig).__name__)
+        return
+    first = min((step for step, _ in points if step not in told), default=None)
+    for step, measures in points:
+        if first is not None and step >= first:
+            work.point(stage, step, measures)
+
+
+def foretell(work: Work, built: Built) -> None:
+    """For a run that ends with its data set: what training on it would need."""
+    live = work.db.read(deployments.live)
+    if live is not None and live.artefact.weights is not None:
+        say_whether_it_fits(work, live.artefact.weights, built)
+    work.tell("dataset", "", 1, 1)
 
 
 def say_whether_it_fits(work: Work, weights: str, built: Built) -> bool:

@@ -32,10 +32,19 @@ from storage.recipe import Recipe, Stage, Train
 from trainer import checkpoints, methods
 from trainer.tokens import Fit, Row, TrainingFailed, choose_pad_token, end_of_turn_id, fitting
 
-# (stage, step, steps in all, loss)
-Progress = Callable[[Stage, int, int, float], None]
+# (stage, step, steps in all, what was measured)
+Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
 
 LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+# What people want to see of TRL's log, and what it is called here.
+SHOWN = {
+    "loss": "loss",
+    "rewards/margins": "margin",
+    "rewards/accuracies": "accuracy",
+    "mean_token_accuracy": "token_accuracy",
+    "grad_norm": "gradient",
+    "learning_rate": "learning_rate",
+}
 # DPO and KTO compare with a frozen copy of what they start from: before the first update rewards are rounding errors.
 MAX_FIRST_REWARD = 0.05
 # Of safetensors, and of torch's writer, which says only where it got to.
@@ -74,7 +83,7 @@ class Job:
     progress: Progress
 
 
-def silent(_stage: Stage, _step: int, _steps: int, _loss: float) -> None:
+def silent(_stage: Stage, _step: int, _steps: int, _measures: Mapping[str, float]) -> None:
     """Progress for callers that show none."""
 
 
@@ -326,10 +335,28 @@ class Recorder(transformers.TrainerCallback):  # type: ignore[misc]
         point = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         with (self.job.out_dir / "curves.jsonl").open("a") as file:
             file.write(json.dumps({"stage": self.job.stage, "step": state.global_step} | point) + "\n")
-        self.job.progress(self.job.stage, state.global_step, state.max_steps, numbers["loss"])
+        self.job.progress(self.job.stage, state.global_step, state.max_steps, shown(numbers))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         checkpoints.mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+def shown(logged: Mapping[str, Any]) -> dict[str, float]:
+    """A point of the curves as it is told: what is no number, or was not measured, is left out."""
+    found = {name: logged.get(key) for key, name in SHOWN.items()}
+    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
+
+
+def curve_of(trained: Trained) -> Iterator[tuple[int, dict[str, float]]]:
+    """(step, measures) of a stage, from its folder: also of the stretches before a kill."""
+    for line in trained.curves.read_text().splitlines():
+        logged = json.loads(line)
+        yield logged["step"], shown(logged)
+
+
+def is_on_card() -> bool:
+    """Whether training takes place on a CUDA device."""
+    return bool(torch.cuda.is_available())
 
 
 def check_reference(numbers: Mapping[str, float]) -> None:

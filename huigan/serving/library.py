@@ -6,6 +6,7 @@ half done is answered 500 `EOF`. Only an alias for other clients is ever moved.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +16,11 @@ from typing import Any
 
 import ollama
 
-from huigan.serving.client import Ollama
+from huigan.serving.client import AsyncOllama, Ollama
 from huigan.serving.errors import TRANSPORT_ERRORS, Crashed, Refused, UnknownTag, told_apart
 
 Progress = Callable[[str], None]
+PULL_STALL_SECONDS = 300.0  # Ollama verifies a large file without a word
 
 
 @dataclass(frozen=True)
@@ -124,10 +126,12 @@ def _parameters(text: str) -> dict[str, Any]:
     return found
 
 
-def warm(client: Ollama, tag: str, keep_alive: str | float | None = None) -> None:
+def warm(
+    client: Ollama, tag: str, keep_alive: str | float | None = None, options: Mapping[str, Any] | None = None
+) -> None:
     """Load a tag's file before the first request needs it. Raises ServingError."""
     with _told_apart():
-        told = client.generate(tag, keep_alive=keep_alive)
+        told = client.generate(tag, keep_alive=keep_alive, options=options)
     if told.done_reason != "load":
         raise Refused(f"loading ended with {told.done_reason!r}")
 
@@ -135,6 +139,18 @@ def warm(client: Ollama, tag: str, keep_alive: str | float | None = None) -> Non
 def unload(client: Ollama, tag: str) -> None:
     with _told_apart():
         client.generate(tag, keep_alive=0)
+
+
+def on_card(client: Ollama) -> list[str]:
+    """Tags that are loaded, wholly or in part, into a graphics card's memory."""
+    with _told_apart():
+        return [each.model for each in client.ps().models if each.model and each.size_vram]
+
+
+def on_cpu(client: Ollama) -> list[str]:
+    """Tags that are loaded and have nothing on a graphics card."""
+    with _told_apart():
+        return [each.model for each in client.ps().models if each.model and not each.size_vram]
 
 
 def ask(client: Ollama, tag: str, messages: list[dict[str, str]], options: Mapping[str, Any]) -> ollama.ChatResponse:
@@ -161,3 +177,44 @@ def delete(client: Ollama, tag: str) -> bool:
 def tags(client: Ollama) -> list[str]:
     with _told_apart():
         return [each.model for each in client.list().models if each.model]
+
+
+def sizes(client: Ollama) -> dict[str, int]:
+    """Bytes by tag, the newest tag first."""
+    with _told_apart():
+        return {each.model: int(each.size or 0) for each in client.list().models if each.model}
+
+
+def loaded(client: Ollama) -> list[str]:
+    """Tags that are in memory now."""
+    with _told_apart():
+        return [each.model for each in client.ps().models if each.model]
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """How far a pull is. Of files whose size is not known yet nothing is counted."""
+
+    status: str
+    done_bytes: int
+    total_bytes: int
+
+
+async def pull(client: AsyncOllama, tag: str, progress: Callable[[Pulled], None]) -> None:
+    """Fetch a tag from its registry. Cancelled, Ollama stops as well, and goes on from there when asked again.
+    Raises ServingError."""
+    status, files = "", dict[str, tuple[int, int]]()
+    with _told_apart():
+        lines = aiter(await client.pull(tag, stream=True))
+        while True:
+            async with asyncio.timeout(PULL_STALL_SECONDS):
+                line = await anext(lines, None)  # the client raises on a line with `error`
+            if line is None:
+                break
+            status = line.status or status
+            if line.digest:
+                files[line.digest] = (line.completed or 0, line.total or 0)
+            done, total = (sum(each[part] for each in files.values()) for part in (0, 1))
+            progress(Pulled(status, done, total))
+    if status != "success":
+        raise Crashed(f"fetching {tag} ended at {status!r}")

@@ -23,6 +23,7 @@ GIVEN = {
     "HUIGAN_HOME": ("/srv/huigan", "home", Path("/srv/huigan")),
     "DATABASE_URL": ("postgresql://u:p@h/n", "database_url", "postgresql://u:p@h/n"),
     "OLLAMA_HOST": ("[::1]:11500", "ollama_host", "[::1]:11500"),
+    "HUIGAN_OLLAMA_SHARES_CARD": ("no", "ollama_shares_card", False),
     "HUIGAN_ADMINS": ("12, 34 56", "admins", (12, 34, 56)),
     "HUIGAN_RECIPE": ("demo", "recipe", "demo"),
     "HUIGAN_SCHEDULE": ("0 3 * * *", "schedule", "0 3 * * *"),
@@ -99,6 +100,23 @@ def test_every_setting_is_read_from_the_file_and_the_environment_beats_it(
     assert settings.recipe == "other"
     assert settings.admins == (12, 34, 56)
     assert settings.schedule == "0 3 * * *"
+
+
+@pytest.mark.parametrize(
+    ("host", "said", "here"),
+    [
+        ("127.0.0.1:11434", "", True),
+        ("http://localhost", "", True),
+        ("[::1]:11500", "", True),
+        ("http://ollama:11434", "", False),
+        ("http://ollama:11434", "yes", True),
+        ("127.0.0.1:11434", "no", False),
+    ],
+)
+def test_ollama_has_this_machines_card_by_its_address_unless_it_is_said_otherwise(
+    monkeypatch: pytest.MonkeyPatch, host: str, said: str, here: bool
+) -> None:
+    assert given(monkeypatch, OLLAMA_HOST=host, HUIGAN_OLLAMA_SHARES_CARD=said).ollama_is_here is here
 
 
 def test_nothing_has_to_be_set_and_what_is_empty_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import errno
 import gc
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Interruption:
     def __init__(self, step: int, error: Exception) -> None:
         self.step, self.error, self.raised = step, error, False
 
-    def __call__(self, stage: Stage, step: int, steps: int, loss: float) -> None:
+    def __call__(self, stage: Stage, step: int, steps: int, measures: Mapping[str, float]) -> None:
         if step == self.step and not self.raised:
             self.raised = True
             raise self.error
