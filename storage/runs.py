@@ -147,17 +147,19 @@ def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
     return [each for each in moved if each is not None]
 
 
-def release_worker(session: Session, lost: Run, at: datetime, *, orderly: bool = False) -> Run | None:
+def release_worker(
+    session: Session, lost: Run, at: datetime, *, orderly: bool = False, code: str = "worker_lost"
+) -> Run | None:
     """What becomes of a running run whose worker is gone. None if `lost` is not that run's attempt any more.
 
     A worker that leaves in order costs the run none of its attempts. Where another run of the lane is queued
-    meanwhile, that one stands in for it: one queued run a lane.
+    meanwhile, that one stands in for it: one queued run a lane. `code` is the error of a run that was lost too often.
     """
     after, error = RunState.QUEUED, None
     if lost.cancel_asked_at is not None:
         after = RunState.CANCELLED
     elif not orderly and (losses := _losses(session, lost.id) + 1) >= MAX_ATTEMPTS:
-        after, error = RunState.FAILED, {"code": "worker_lost", "attempts": losses}
+        after, error = RunState.FAILED, {"code": code, "attempts": losses}
     elif _queued(session, lost.lane) is not None:
         after, error = RunState.CANCELLED, {"code": "replaced_by_queued"}
     return move(

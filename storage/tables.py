@@ -322,6 +322,7 @@ answer = Table(
     Column("total_seconds", Float),
     Column("ended", Code(Ended), nullable=False),
     _at("answered_at"),
+    Index("ix_answer_answered_at", "answered_at"),
     **_SQLITE,
 )
 
@@ -387,6 +388,7 @@ rating = Table(
     Column("reason", Code(Reason)),
     Column("correction", Words),
     _at("rated_at"),
+    Index("ix_rating_rated_at", "rated_at"),
     **_SQLITE,
 )
 

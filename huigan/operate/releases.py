@@ -19,7 +19,7 @@ from huigan.operate.refusals import Refusal
 from huigan.operate.runs import announce
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
-from storage import artefacts, audit, deployments, outbox, releases, runs
+from storage import artefacts, audit, deployments, gpu, outbox, releases, runs
 from storage.db import Database
 from storage.records import Artefact, Deployment, Release, Run, RunState
 
@@ -189,7 +189,8 @@ def _swap(
         db.write(audit.record, by_user_id, f"release.{act}", at, release=number, refused=found.code)
         return found
     try:
-        tags.ready(client, *found)
+        # While a run has the graphics card, it is tried on the CPU: nothing may be loaded beside the training.
+        tags.ready(client, *found, options=gpu.CPU_ALONE if db.read(gpu.held, at) else None)
     except ServingError as error:
         db.write(audit.record, by_user_id, f"release.{act}", at, release=number, failed=error.code)
         raise
@@ -219,7 +220,7 @@ def _deploy(session: Session, number: int, act: str, by_user_id: int | None, at:
     """Look again: loading took its time, and another admin may have decided meanwhile."""
     found = _open_release(session, number)
     if not isinstance(found, Refusal) and found[1].run_id is not None:
-        found = _approve(session, number, found, found[1].run_id, at)
+        found = _approve(session, number, found, found[1].run_id, by_user_id, at)
     if isinstance(found, Refusal):
         audit.record(session, by_user_id, f"release.{act}", at, release=number, refused=found.code)
         return found
@@ -233,12 +234,13 @@ def _deploy(session: Session, number: int, act: str, by_user_id: int | None, at:
 
 
 def _approve(
-    session: Session, number: int, found: tuple[Release, Artefact], run_id: int, at: datetime
+    session: Session, number: int, found: tuple[Release, Artefact], run_id: int, by_user_id: int | None, at: datetime
 ) -> tuple[Release, Artefact] | Refusal:
     known = runs.get(session, run_id)
     if known.state is RunState.RELEASED:
         return found
-    moved = runs.move(session, run_id, known.attempt, RunState.AWAITING_APPROVAL, RunState.RELEASED, at)
+    detail = {"by": _by(by_user_id)}
+    moved = runs.move(session, run_id, known.attempt, RunState.AWAITING_APPROVAL, RunState.RELEASED, at, detail)
     return found if moved else Refusal("release_not_open", {"release": number, "run": run_id, "state": known.state})
 
 

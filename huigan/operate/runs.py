@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import workers
 from huigan.operate.refusals import Refusal
-from storage import audit, deployments, outbox, runs
+from storage import audit, deployments, gpu, outbox, releases, runs, settings
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
@@ -92,6 +92,16 @@ def _ask(session: Session, run_id: int, at: datetime) -> Cancelled | Refusal:
     return Cancelled(asked)
 
 
+def answer_while_training(db: Database, way: gpu.WhileTraining | None, *, by_user_id: int | None, at: datetime) -> None:
+    """What answers do while a run has the graphics card. None: as each run's recipe says."""
+    db.write(_choose_way, way, by_user_id, at)
+
+
+def _choose_way(session: Session, way: str | None, by_user_id: int | None, at: datetime) -> None:
+    settings.put(session, gpu.SETTING, way, by_user_id, at)
+    audit.record(session, by_user_id, "setting.while_training", at, way=way)
+
+
 def fail(session: Session, run_id: int, attempt: int, error: Mapping[str, Any], at: datetime) -> Run | None:
     """End a running run as failed; `error` is {"code": …} with parameters. None if this attempt is over."""
     failed = runs.move(
@@ -100,9 +110,9 @@ def fail(session: Session, run_id: int, attempt: int, error: Mapping[str, Any], 
     return announce(session, failed, at) if failed else None
 
 
-def lose(session: Session, lost: Run, at: datetime, *, orderly: bool = False) -> Run | None:
+def lose(session: Session, lost: Run, at: datetime, *, orderly: bool = False, code: str = "worker_lost") -> Run | None:
     """What becomes of a running run whose worker is gone, or in order lets go of it. None if this attempt is over."""
-    moved = runs.release_worker(session, lost, at, orderly=orderly)
+    moved = runs.release_worker(session, lost, at, orderly=orderly, code=code)
     return announce(session, moved, at) if moved else None
 
 
@@ -119,6 +129,9 @@ def announce(session: Session, ended: Run, at: datetime) -> Run:
     if ended.state in {RunState.QUEUED, RunState.RUNNING}:
         return ended
     params = {"run": ended.id, "lane": ended.lane, "why": ended.why, "error": ended.error}
+    if ended.state is RunState.AWAITING_APPROVAL and ended.artefact_id is not None:
+        proposed = releases.of_artefact(session, ended.artefact_id)
+        params["release"] = proposed.id if proposed else None
     code = f"run_{ended.state.lower()}"
     # A proposal needs an admin, whoever asked for the run.
     user_id = None if ended.state is RunState.AWAITING_APPROVAL else ended.by_user_id

@@ -33,13 +33,13 @@ def name_of(origin: str, file_digest: str, template: str, system: str, parameter
     return f"huigan:{origin}-{hashlib.sha256(kept.encode()).hexdigest()[:12]}"
 
 
-def ready(client: Ollama, release: Release, artefact: Artefact) -> None:
+def ready(client: Ollama, release: Release, artefact: Artefact, options: Mapping[str, Any] | None = None) -> None:
     """Load a release's tag, so that its first answer does not wait. Raises ServingError.
 
     Where Ollama lost the tag and the file is still here, the tag is made again.
     """
     try:
-        library.warm(client, release.tag)
+        library.warm(client, release.tag, options=options)
     except UnknownTag:
         if artefact.path is None or not Path(artefact.path).exists():
             raise
@@ -51,7 +51,7 @@ def ready(client: Ollama, release: Release, artefact: Artefact) -> None:
             system=artefact.system,
             parameters=artefact.parameters,
         )
-        library.warm(client, release.tag)
+        library.warm(client, release.tag, options=options)
 
 
 def try_out(client: Ollama, tag: str, system: str) -> None:

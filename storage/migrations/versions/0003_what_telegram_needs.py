@@ -15,6 +15,8 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_index("ix_answer_answered_at", "answer", ["answered_at"], unique=False)
+    op.create_index("ix_rating_rated_at", "rating", ["rated_at"], unique=False)
     op.create_table(
         "invitation",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -128,6 +130,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_index("ix_rating_rated_at", table_name="rating")
+    op.drop_index("ix_answer_answered_at", table_name="answer")
     op.drop_column("user", "admitted_at")
     op.drop_column("user", "chosen_locale")
     op.drop_index(
