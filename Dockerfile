@@ -1,38 +1,53 @@
-# Two images from one file: `bot` for the bot and the schedules (no torch, about 200 MB of packages), `trainer` with it.
+# Two images from one file: `bot` for the bot and the schedules (no torch, about 200 MB), `trainer` with it.
 #
 #   docker build --target bot     --tag huigan-bot .
 #   docker build --target trainer --tag huigan-trainer .          # CUDA build of torch
 #   docker build --target trainer --build-arg TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu .
 #
-# PIP_INDEX_URL takes packages from a mirror.
+# PIP_INDEX_URL takes packages from a mirror. What an image depends on is installed before Huigan, so that a change to
+# Huigan installs nothing else again. .dockerignore says what is sent here.
 
 FROM python:3.11-slim AS base
 ARG PIP_INDEX_URL
-ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     HUIGAN_HOME=/data OMP_WAIT_POLICY=PASSIVE HF_HUB_DISABLE_TELEMETRY=1
-RUN useradd --uid 10001 --create-home huigan && install -d -o huigan -g huigan /data
+# At home in /data, because libraries keep caches at home, and nothing else can be written to (see docker-compose.yml).
+RUN useradd --uid 10001 --home-dir /data --no-create-home huigan && install -d -o huigan -g huigan /data
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md LICENSE ./
-COPY bot bot
-COPY trainer trainer
-COPY storage storage
-COPY schedules schedules
-COPY huigan huigan
-COPY recipes recipes
 
-FROM base AS bot
-RUN pip install --constraint constraints.txt .
+FROM base AS requirements
+COPY pyproject.toml ./
+RUN python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+    extras = project['optional-dependencies']; \
+    print(*project['dependencies'], sep='\n', file=open('bot.txt', 'w')); \
+    print(*extras['train'], *extras['engine'], *extras['china'], sep='\n', file=open('trainer.txt', 'w'))"
+
+FROM base AS wheel
+COPY . .
+RUN pip wheel --no-deps --wheel-dir /wheel .
+
+FROM base AS packages
+COPY constraints.txt ./
+COPY --from=requirements /app/bot.txt ./
+RUN pip install --constraint constraints.txt --requirement bot.txt
+
+FROM packages AS bot
+COPY --from=wheel /wheel /wheel
+RUN pip install --no-deps /wheel/*.whl
 USER huigan
 WORKDIR /data
 ENTRYPOINT ["huigan"]
 CMD ["bot"]
 
-FROM base AS trainer
+FROM packages AS trainer
 ARG TORCH_INDEX_URL
 # llama.cpp's wheel needs libgomp1.
 RUN apt-get update && apt-get install --yes --no-install-recommends libgomp1 && rm -rf /var/lib/apt/lists/*
-RUN pip install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} "$(grep '^torch==' constraints.txt)" \
-    && pip install --constraint constraints.txt '.[train,engine]'
+RUN pip install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --constraint constraints.txt torch
+COPY --from=requirements /app/trainer.txt ./
+RUN pip install --constraint constraints.txt --requirement trainer.txt
+COPY --from=wheel /wheel /wheel
+RUN pip install --no-deps /wheel/*.whl
 USER huigan
 WORKDIR /data
 ENTRYPOINT ["huigan"]

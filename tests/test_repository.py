@@ -18,7 +18,10 @@ from huigan.settings import Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("bot", "trainer", "storage", "schedules", "huigan")
-COMPOSE_ONLY = {"POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"}
+COMPOSE_ONLY = {
+    *("POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
+    *("PIP_INDEX_URL", "TORCH_INDEX_URL"),
+}
 
 
 def variables() -> set[str]:
@@ -70,6 +73,21 @@ def test_compose_can_read_its_file() -> None:
         given = [*command, "--profile", profile, "--file", str(REPOSITORY / "docker-compose.yml"), "config", "--quiet"]
         checked = subprocess.run(given, env=environment, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
+
+
+def test_docker_is_sent_what_the_wheel_is_built_from_and_no_more() -> None:
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
+    lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines
+    sent = {line.removeprefix("!") for line in lines if line.startswith("!")}
+    files = {
+        pyproject["project"]["readme"],
+        *pyproject["project"]["license-files"],
+        "pyproject.toml",
+        "constraints.txt",
+    }
+    assert sent == {*wheel["packages"], *wheel["force-include"], *files}
 
 
 def test_everything_that_is_required_is_constrained() -> None:
