@@ -1,115 +1,152 @@
-"""Admins' commands: /status /retrain /releases /promote /rollback. What they may do is huigan.operate's to decide."""
+"""Admins' commands: /status /releases /promote /reject /rollback /while_training, and the guard before all of them.
+
+What they may do is huigan.operate's to decide.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy.orm import Session
 from telegram import Update
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
 from bot.locales import Locales
-from bot.places import place_of, speaker_of, spot_of
+from bot.places import Spot, place_of, speaker_of, spot_of
 from bot.screen import Screen
 from bot.status import status, time_of
 from huigan.operate import releases as operate_releases
 from huigan.operate import runs as operate_runs
-from huigan.operate.recipes import NoSuchRecipe
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import text, told
 from huigan.turns.opening import meet
-from storage import deployments, releases
+from storage import artefacts, deployments, gpu, releases, runs, settings
 from storage.db import Database
-from storage.recipe import BadRecipe, Recipe
-from storage.records import User
+from storage.records import Release, RunState, User
 
 LISTED_RELEASES = 15
+HISTORY = 10_000
 
-Act = Callable[[User, str, list[str], Callable[[str], Awaitable[None]]], Awaitable[str]]
+
+@dataclass(frozen=True)
+class Asked:
+    """A command of an admin's."""
+
+    user: User
+    locale: str
+    spot: Spot
+    args: list[str]
+    say: Callable[[str], Awaitable[None]]  # beside it, before the answer
+
+
+Act = Callable[[Asked], Awaitable[str | None]]  # the answer in words; None: it has been given
+Guard = Mapping[str, Act]  # by the name of the command
+
+
+def guarded(db: Database, screen: Screen, locales: Locales, acts: Guard) -> list[BaseHandler[Any, Any, Any]]:
+    """Handlers that let nobody but admins act."""
+    new = filters.UpdateType.MESSAGE
+    return [CommandHandler(name, _guarded(db, screen, locales, act), filters=new) for name, act in acts.items()]
+
+
+def _guarded(
+    db: Database, screen: Screen, locales: Locales, act: Act
+) -> Callable[[Update, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
+    async def handle(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
+        message, user = update.message, update.effective_user
+        assert message is not None
+        assert user is not None
+        locale, spot = await locales.of(update), spot_of(message)
+        known, _ = await db.awrite(meet, place_of(message), speaker_of(user), datetime.now(UTC))
+
+        async def say(words: str) -> None:
+            await screen.say(spot, words)
+
+        if not known.is_admin:
+            await say(text(locale, "refusal.not_admin"))
+            return
+        words = await act(Asked(known, locale, spot, list(context.args or []), say))
+        if words is not None:
+            await say(words)
+
+    return handle
+
+
+def refused(refusal: Refusal, locale: str) -> str:
+    params = dict(refusal.params)
+    if params.get("state"):
+        params["state"] = told(locale, "state", str(params["state"]))
+    return told(locale, "refusal", refusal.code, params)
 
 
 class Admin:
-    def __init__(
-        self, db: Database, library: Ollama, recipe: Callable[[], Recipe], screen: Screen, locales: Locales
-    ) -> None:
-        """`recipe` reads the recipe anew for each run; it may raise BadRecipe, NoSuchRecipe or OSError."""
-        self._locales = locales
+    def __init__(self, db: Database, library: Ollama) -> None:
         self._db = db
         self._library = library
-        self._recipe = recipe
-        self._screen = screen
 
-    def handlers(self) -> list[BaseHandler[Any, Any, Any]]:
-        acts: dict[str, Act] = {
+    def acts(self) -> Guard:
+        return {
             "status": self._status,
-            "retrain": self._retrain,
             "releases": self._releases,
             "promote": self._promote,
+            "reject": self._reject,
             "rollback": self._rollback,
+            "while_training": self._while_training,
         }
-        new = filters.UpdateType.MESSAGE
-        return [CommandHandler(name, self._guarded(act), filters=new) for name, act in acts.items()]
 
-    def _guarded(self, act: Act) -> Callable[[Update, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
-        async def handle(update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-            message, user = update.message, update.effective_user
-            assert message is not None
-            assert user is not None
-            locale, spot = await self._locales.of(update), spot_of(message)
-            known, _ = await self._db.awrite(meet, place_of(message), speaker_of(user), datetime.now(UTC))
+    async def _status(self, asked: Asked) -> str:
+        return await self._db.aread(status, asked.locale, datetime.now(UTC))
 
-            async def say(words: str) -> None:
-                await self._screen.say(spot, words)
+    async def _releases(self, asked: Asked) -> str:
+        return await self._db.aread(_releases, asked.locale)
 
-            if known.is_admin:
-                await say(await act(known, locale, list(context.args or []), say))
-            else:
-                await say(text(locale, "refusal.not_admin"))
-
-        return handle
-
-    async def _status(self, user: User, locale: str, args: list[str], say: object) -> str:
-        return await self._db.aread(status, locale, datetime.now(UTC))
-
-    async def _releases(self, user: User, locale: str, args: list[str], say: object) -> str:
-        return await self._db.aread(_releases, locale)
-
-    async def _retrain(self, user: User, locale: str, args: list[str], say: object) -> str:
-        try:
-            recipe = self._recipe()
-        except (BadRecipe, NoSuchRecipe, OSError) as error:
-            return text(locale, "refusal.retrain_unavailable", detail=str(error))
-        result = await asyncio.to_thread(
-            operate_runs.enqueue, self._db, recipe, why="command", by_user_id=user.id, at=datetime.now(UTC)
+    async def _promote(self, asked: Asked) -> str:
+        number = _number(asked.args)
+        if number is None:
+            return text(asked.locale, "refusal.promote_usage")
+        await asked.say(text(asked.locale, "admin.working"))
+        how: dict[str, Any] = {"by_user_id": asked.user.id, "at": datetime.now(UTC)}
+        return await self._swapped(
+            asked.locale, "admin.promoted", lambda: operate_releases.promote(self._db, self._library, number, **how)
         )
+
+    async def _reject(self, asked: Asked) -> str:
+        number = _number(asked.args[:1])
+        if number is None:
+            return text(asked.locale, "refusal.reject_usage")
+        how: dict[str, Any] = {"by_user_id": asked.user.id, "at": datetime.now(UTC)}
+        why = " ".join(asked.args[1:])
+        result = await asyncio.to_thread(operate_releases.reject, self._db, number, why=why, **how)
         if isinstance(result, Refusal):
-            return _refused(result, locale)
-        code = "admin.retrain_queued" if result.trainer_lives else "admin.retrain_waits"
-        return text(locale, code, run=result.run.id)
+            return refused(result, asked.locale)
+        return text(asked.locale, "admin.rejected", release=number)
 
-    async def _promote(self, user: User, locale: str, args: list[str], say: Callable[[str], Awaitable[None]]) -> str:
-        if len(args) != 1 or not (args[0].isascii() and args[0].isdigit()) or len(args[0]) > 18:
-            return text(locale, "refusal.promote_usage")
-        await say(text(locale, "admin.working"))
-        number = int(args[0])
+    async def _rollback(self, asked: Asked) -> str:
+        await asked.say(text(asked.locale, "admin.working"))
+        how: dict[str, Any] = {"by_user_id": asked.user.id, "at": datetime.now(UTC)}
         return await self._swapped(
-            locale,
-            "admin.promoted",
-            lambda: operate_releases.promote(self._db, self._library, number, by_user_id=user.id, at=datetime.now(UTC)),
+            asked.locale, "admin.rolled_back", lambda: operate_releases.rollback(self._db, self._library, **how)
         )
 
-    async def _rollback(self, user: User, locale: str, args: list[str], say: Callable[[str], Awaitable[None]]) -> str:
-        await say(text(locale, "admin.working"))
-        return await self._swapped(
-            locale,
-            "admin.rolled_back",
-            lambda: operate_releases.rollback(self._db, self._library, by_user_id=user.id, at=datetime.now(UTC)),
-        )
+    async def _while_training(self, asked: Asked) -> str:
+        """Shown without an argument; `recipe` leaves it to each run's."""
+        wanted = asked.args[0].lower() if len(asked.args) == 1 else ""
+        if not asked.args:
+            setting = await self._db.aread(settings.get, gpu.SETTING)
+            wanted = str(setting.value) if setting is not None and setting.value else "recipe"
+        elif wanted in {*gpu.CHOICES, "recipe"}:
+            way = None if wanted == "recipe" else cast("gpu.WhileTraining", wanted)
+            how: dict[str, Any] = {"by_user_id": asked.user.id, "at": datetime.now(UTC)}
+            await asyncio.to_thread(operate_runs.answer_while_training, self._db, way, **how)
+        else:
+            return text(asked.locale, "refusal.while_training_usage")
+        return told(asked.locale, "while_training", wanted)
 
     async def _swapped(self, locale: str, done: str, swap: Callable[[], operate_releases.Promoted | Refusal]) -> str:
         """Loading what is to answer takes a while: in a thread, so that everybody else is answered meanwhile."""
@@ -118,30 +155,34 @@ class Admin:
         except ServingError as error:
             return text(locale, "admin.not_swapped", reason=told(locale, "error", error.code, error.params))
         if isinstance(result, Refusal):
-            return _refused(result, locale)
+            return refused(result, locale)
         return text(locale, done, release=result.release.id, tag=result.release.tag)
 
 
-def _refused(refusal: Refusal, locale: str) -> str:
-    params = dict(refusal.params)
-    if params.get("state"):
-        params["state"] = told(locale, "state", str(params["state"]))
-    return told(locale, "refusal", refusal.code, params)
+def _number(args: list[str]) -> int | None:
+    is_one = len(args) == 1 and args[0].isascii() and args[0].isdigit() and len(args[0]) <= 18
+    return int(args[0]) if is_one else None
 
 
 def _releases(session: Session, locale: str) -> str:
-    live = deployments.live(session)
-    live_id = live.release.id if live else None
     known = releases.newest(session, LISTED_RELEASES)
     if not known:
         return text(locale, "admin.no_releases")
-    return "\n".join(
-        text(
-            locale,
-            "admin.release_line_live" if each.id == live_id else "admin.release_line",
-            release=each.id,
-            tag=each.tag,
-            made=time_of(each.created_at),
-        )
-        for each in known
-    )
+    live = deployments.live(session)
+    before = operate_releases.before_live(deployments.history(session, HISTORY))
+    lines = []
+    for each in known:
+        code = "admin.release_line"
+        if live is not None and each.id == live.release.id:
+            code = "admin.release_line_live"
+        elif _awaits(session, each):
+            code = "admin.release_line_awaiting"
+        elif each.id == before:
+            code = "admin.release_line_before"
+        lines.append(text(locale, code, release=each.id, tag=each.tag, made=time_of(each.created_at)))
+    return "\n".join(lines)
+
+
+def _awaits(session: Session, release: Release) -> bool:
+    run_id = artefacts.get(session, release.artefact_id).run_id
+    return run_id is not None and runs.get(session, run_id).state is RunState.AWAITING_APPROVAL

@@ -15,7 +15,8 @@ from telegram.error import NetworkError, TelegramError
 from telegram.ext import Application, ApplicationBuilder, ContextTypes, ExtBot
 
 from bot import claim, menu
-from bot.admin import Admin
+from bot.admin import Admin, guarded
+from bot.cards import Cards
 from bot.commands import Commands
 from bot.locales import Locales, told_by_telegram
 from bot.messages import Messages
@@ -23,8 +24,10 @@ from bot.notices import Notices
 from bot.pace import TELEGRAMS, Limits, Pace
 from bot.places import spot_of
 from bot.presses import Presses
+from bot.runs import Runs
 from bot.screen import Screen
 from bot.showing import Shows
+from bot.stats import Stats
 from bot.updates import InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
@@ -48,6 +51,7 @@ class Intervals:
     recover_seconds: float = 3.0  # between looks for what a killed process left
     lost_seconds: float = LOST_SECONDS
     drain_seconds: float = 2.0  # between looks into the outbox
+    cards_seconds: float = 5.0  # between edits of a message that shows how a run goes
     grace_seconds: float = 20.0  # for streams, once the process is told to end
 
 
@@ -76,18 +80,24 @@ def build_application(
     commands = Commands(db, screen, locales)
     parts = (
         commands,
-        Admin(db, library, recipe, screen, locales),
         Messages(db, shows, screen, locales),
         Presses(db, desk, shows, screen, locales, queue.replayed),
     )
+    runs, cards = Runs(db, recipe, screen), Cards(db, library, screen, locales, queue.replayed)
+    application.add_handlers(cards.handlers())
+    for admins_part in (Admin(db, library), runs, Stats(db, screen)):
+        application.add_handlers(guarded(db, screen, locales, admins_part.acts()))
     for part in parts:
         application.add_handlers(part.handlers())
     application.add_handler(commands.unknown())
     application.add_error_handler(_told_of_failure(screen))
     beside: Beside = [
         (intervals.recover_seconds, lambda: queue.keep(application.bot)),
+        (intervals.recover_seconds, _sharing(db, desk.worker, pace)),
         (intervals.recover_seconds, shows.recover),
         (intervals.drain_seconds, _alone(db, "notices", desk.worker, Notices(db, screen).drain)),
+        (intervals.drain_seconds, _alone(db, "cards", desk.worker, cards.look)),
+        (intervals.cards_seconds, _alone(db, "progress", desk.worker, runs.look)),
     ]
     life = _Life(db, queue, shows, admins, beside, intervals.grace_seconds)
     application.post_init = life.begin
@@ -140,6 +150,16 @@ def _alone(db: Database, name: str, worker: str, act: Callable[[], Awaitable[Non
             await act()
 
     return when_ours
+
+
+def _sharing(db: Database, worker: str, pace: Pace) -> Callable[[], Awaitable[None]]:
+    """Telegram counts what all bots of one token do."""
+
+    async def look() -> None:
+        if db.is_shared:
+            pace.share(await db.awrite(leases.alive, "bots", worker, LEASE, datetime.now(UTC)))
+
+    return look
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:

@@ -80,6 +80,11 @@ def consent(locale: str) -> InlineKeyboardMarkup:
     return InlineKeyboardMarkup([[_button(agree, "agree"), _button(decline, "decline")]])
 
 
+def promote_or_reject(run_id: int, locale: str) -> InlineKeyboardMarkup:
+    promote, reject = text(locale, "button.promote"), text(locale, "button.reject")
+    return InlineKeyboardMarkup([[_button(promote, f"promote:{run_id}"), _button(reject, f"reject:{run_id}")]])
+
+
 def _retry(message_id: int, locale: str) -> InlineKeyboardButton:
     return _button(text(locale, "button.retry"), f"retry:{message_id}")
 

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from telegram import (
     Bot,
@@ -70,6 +70,13 @@ class Screen:
         parts = plain(words)
         for part in parts:
             await self.send(spot, part, keyboard if part is parts[-1] else None)
+
+    async def photo(self, spot: Spot, png: bytes, caption: str) -> int:
+        """A picture with its words, of at most 1024 UTF-16 units. Raises as `send` does."""
+        reply = ReplyParameters(spot.reply_to, allow_sending_without_reply=True) if spot.reply_to else None
+        how: dict[str, Any] = {"message_thread_id": spot.thread_id, "reply_parameters": reply, "filename": "chart.png"}
+        sent = await _insist(lambda: self._bot.send_photo(spot.chat_id, png, caption, **how))
+        return int(sent.message_id)
 
     async def edit(self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard = None) -> int:
         """Let a message show this; the id of the one that does: a new one where somebody deleted the old."""

@@ -50,7 +50,13 @@ class World:
             "ollama_host": ollama.host,
             "admins": [],
             # A killed process is given up and taken over soon: tests are to wait for neither.
-            "intervals": {"recover_seconds": 0.3, "lost_seconds": 3.0, "drain_seconds": 0.3, "grace_seconds": 1.5},
+            "intervals": {
+                "recover_seconds": 0.3,
+                "lost_seconds": 3.0,
+                "drain_seconds": 0.3,
+                "cards_seconds": 0.3,
+                "grace_seconds": 1.5,
+            },
             "limits": _pace(speed),
         }
         self._names = (f"Person {number}" for number in itertools.count(1))

@@ -1,0 +1,81 @@
+"""What was found of a run, in words: its scorecard, its verdict, its data set, its preflight. Pure; knows no Telegram.
+
+It reads what the trainer left in the database, which an older or newer one may have written: what is not there is left
+out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from bot.render import clipped
+from huigan.texts import text, told
+
+SAMPLES, SAMPLE_UNITS = 3, 220
+SIGNS = {"hard": "⛔", "against": "➖", "good": "➕"}
+
+
+def measured(card: Mapping[str, Any], locale: str) -> Iterator[str]:
+    """A line for each measure: what the live release has, and what the candidate."""
+    for name in ("recall", "held_out_recall"):
+        if read := card.get(name):
+            yield _pair(locale, name, f"{read['live']:.0%}", f"{read['candidate']:.0%}")
+    if read := card.get("preferences"):
+        gain = f"{read['mean_gain']:+.2f} ({read['low']:+.2f} … {read['high']:+.2f})"
+        yield f"{text(locale, 'report.preference_gain')}: {gain}"
+    if read := card.get("perplexity"):
+        yield _pair(locale, "perplexity", f"{read['live']:.2f}", f"{read['candidate']:.2f}")
+    if read := card.get("free"):
+        yield _pair(locale, "stop_share", f"{read['live_stop_share']:.0%}", f"{read['stop_share']:.0%}")
+        yield _pair(locale, "repetition", f"{read['live_repetition']:.0%}", f"{read['repetition']:.0%}")
+    if (read := card.get("controls")) and read["live_right"]:
+        yield _pair(locale, "controls", str(read["live_right"]), str(read["live_right"] - read["lost"]))
+
+
+def reasons(verdict: Mapping[str, Any], locale: str) -> Iterator[str]:
+    for each in verdict.get("reasons", ()):
+        kind = "hard" if each.get("hard") else "good" if each.get("good") else "against"
+        yield f"{SIGNS[kind]} {told(locale, 'gate', str(each.get('code')), each.get('params'))}"
+
+
+def samples(card: Mapping[str, Any], locale: str) -> Iterator[str]:
+    """Questions with both answers; those that the two answer differently come first."""
+    given: Sequence[Mapping[str, Any]] = card.get("samples") or ()
+    ordered = sorted(given, key=lambda each: each["live"].strip() == each["candidate"].strip())
+    for each in ordered[:SAMPLES]:
+        sides = (("question", "❓"), ("live", "🅰"), ("candidate", "🅱"))
+        lines = [
+            f"{sign} {text(locale, f'report.{side}')}: {clipped(each[side], SAMPLE_UNITS) or '…'}"
+            for side, sign in sides
+        ]
+        yield "\n".join(lines)
+
+
+def data(counts: Mapping[str, Any], locale: str) -> Iterator[str]:
+    """What a data set holds, and why the rest was left out."""
+    kept = counts.get("kept", {})
+    for split in ("train", "held_out"):
+        parts = [f"{text(locale, f'report.task_{task}')} {number}" for task, number in kept.get(split, {}).items()]
+        if parts:
+            yield f"{text(locale, f'report.split_{split}')}: {', '.join(parts)}"
+    if dropped := {name: number for name, number in counts.get("dropped", {}).items() if number}:
+        listed = ", ".join(f"{name} {number}" for name, number in dropped.items())
+        yield f"{text(locale, 'report.dropped')}: {listed}"
+
+
+def preflight(known: Mapping[str, Any], locale: str) -> Iterator[str]:
+    """Whether training would fit, and how long it would take."""
+    minutes = sum(known.get("minutes", {}).values())
+    if minutes:
+        yield text(locale, "admin.preflight_minutes", minutes=max(1, round(minutes)))
+    for resource, need in known.get("needs", {}).items():
+        code = "admin.preflight_fits" if need["needed_gib"] <= need["available_gib"] else "admin.preflight_lacks"
+        yield text(locale, code, resource=resource.upper(), needed=need["needed_gib"], available=need["available_gib"])
+    for advice in known.get("advice", ()):
+        keys = ", ".join(f"{name} = {value}" for name, value in advice.items() if name != "code")
+        yield f"→ {advice['code']}: {keys}"
+
+
+def _pair(locale: str, name: str, live: str, candidate: str) -> str:
+    return f"{text(locale, f'report.{name}')}: {live} → {candidate}"
