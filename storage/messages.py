@@ -21,8 +21,10 @@ def add(
     source: str,
     at: datetime,
     parent_answer_id: int | None = None,
+    replaces_id: int | None = None,
 ) -> Message | None:
-    """None if a message from that source is there already: an update that is replayed says nothing new."""
+    """None if a message from that source is there already: an update that is replayed says nothing new. `replaces_id`
+    is the message as it was first said, of which this is an edited version."""
     return add_once(
         session,
         Message,
@@ -32,6 +34,7 @@ def add(
         text=text,
         source=source,
         parent_answer_id=parent_answer_id,
+        replaces_id=replaces_id,
         sent_at=at,
     )
 
@@ -46,6 +49,15 @@ def get(session: Session, message_id: int) -> Message:
 
 def by_source(session: Session, source: str) -> Message | None:
     return first(session, Message, select(message).where(message.c.source == source))
+
+
+def newest_version(session: Session, message_id: int) -> Message:
+    """The message as it was last edited: itself, where it never was. Raises LookupError."""
+    said = get(session, message_id)
+    edited = select(message).where(
+        message.c.conversation_id == said.conversation_id, message.c.replaces_id == message_id
+    )
+    return first(session, Message, edited.order_by(message.c.id.desc()).limit(1)) or said
 
 
 def of_conversation(

@@ -64,6 +64,15 @@ def mark_handled(session: Session, update_id: int, at: datetime) -> bool:
     return changed.first() is not None
 
 
+def following(session: Session, update_id: int) -> list[Update]:
+    """What came after it under the same key and is not handled yet, whichever process has it, oldest first."""
+    own = first(session, Update, select(update).where(update.c.update_id == update_id))
+    if own is None or own.key is None:
+        return []
+    newer = (update.c.key == own.key) & (update.c.update_id > update_id) & update.c.handled_at.is_(None)
+    return every(session, Update, select(update).where(newer).order_by(update.c.update_id))
+
+
 def beat(session: Session, worker: str, at: datetime) -> None:
     """What this process has and has not handled yet stays its own."""
     session.execute(

@@ -15,6 +15,7 @@ from huigan.serving.errors import TRANSPORT_ERRORS, Crashed, Stalled, told_apart
 
 FIRST_TOKEN_SECONDS = 300.0  # a cold 8B file from a slow disk
 STALL_SECONDS = 60.0
+SHOW_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,21 @@ class Metrics:
     answer_seconds: float
 
 
+async def sees(client: AsyncOllama, tag: str) -> bool:
+    """Whether that tag takes images. Raises ServingError."""
+    try:
+        async with asyncio.timeout(SHOW_SECONDS):
+            return "vision" in await client.capabilities(tag)
+    except TimeoutError as error:
+        raise Stalled(f"nothing came for {SHOW_SECONDS:.0f} seconds", seconds=round(SHOW_SECONDS)) from error
+    except TRANSPORT_ERRORS as error:
+        raise told_apart(error) from error
+
+
 async def stream(
     client: AsyncOllama,
     tag: str,
-    messages: Sequence[Mapping[str, str]],
+    messages: Sequence[Mapping[str, Any]],
     options: Mapping[str, Any],
     *,
     keep_alive: str | float | None = None,
@@ -50,7 +62,7 @@ async def stream(
     """Yield Pieces as they come, then Metrics, once. Closing or cancelling the generator closes the stream,
     and with it Ollama's generation.
 
-    `options` must hold num_predict ≥ 1: without it a release that never stops fills the context for ever.
+    A message may have `images`, base64. `options` must hold num_predict ≥ 1: without it a release that never stops fills the context for ever.
     Raises ServingError.
     """
     if int(options.get("num_predict", 0)) < 1:

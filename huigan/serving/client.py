@@ -40,11 +40,19 @@ class AsyncOllama(ollama.AsyncClient):
 
     def __init__(self, host: str | None = None) -> None:
         super().__init__(host, timeout=httpx.Timeout(None, connect=CONNECT_SECONDS))
+        self._capabilities: dict[str, frozenset[str]] = {}
+
+    async def capabilities(self, tag: str) -> frozenset[str]:
+        """Completion, vision, tools. Asked once: a tag of ours is immutable."""
+        if tag not in self._capabilities:
+            shown = await self.show(tag)
+            self._capabilities[tag] = frozenset(shown.capabilities or ())
+        return self._capabilities[tag]
 
     async def chat_untruncated(
         self,
         tag: str,
-        messages: Sequence[Mapping[str, str]],
+        messages: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any],
         keep_alive: str | float | None,
     ) -> AsyncIterator[ollama.ChatResponse]:

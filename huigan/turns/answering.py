@@ -8,14 +8,16 @@ and one that happens while it streams does not.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -153,9 +155,10 @@ async def _attempts(db: Database, client: AsyncOllama, draft: _Draft, show: Show
         draft.live = await db.aread(deployments.live)
         if draft.live is None:
             raise NoRelease
+        tag = draft.live.release.tag
         try:
-            _prepare(draft, draft.live, lines, chat_system, scale)
-            await _read(client, draft, draft.live.release.tag, show)
+            _prepare(draft, draft.live, await _seen(client, tag, lines), chat_system, scale)
+            await _read(client, draft, tag, show)
             return
         except OverContext as error:
             assert draft.prompt is not None
@@ -175,19 +178,46 @@ class NoRelease(ServingError):
     code = "no_release"
 
 
+class Sightless(ServingError):
+    """There are images in the question and the release takes none: serve one with vision, or ask in words."""
+
+    code = "no_vision"
+
+
+class ImageLost(ServingError):
+    """A file that came with the question is gone from HUIGAN_HOME: send it again."""
+
+    code = "image_lost"
+
+
 class Unforeseen(ServingError):
     """Nobody thought of this: the log has it."""
 
     code = "internal"
 
 
-def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | None, scale: float) -> None:
+async def _seen(client: AsyncOllama, tag: str, lines: list[Line]) -> list[Line]:
+    """The lines with only the images that this release can look at: it may be another than saw them first."""
+    if not any(line.images for line in lines) or await chat.sees(client, tag):
+        return lines
+    if lines[-1].images:
+        raise Sightless
+    return [replace(line, images=()) for line in lines]
+
+
+def budgets(live: Live) -> tuple[int, int]:
+    """Tokens for the prompt, and for the answer."""
     parameters = live.artefact.parameters
     context_tokens = int(parameters.get("num_ctx", DEFAULT_CONTEXT_TOKENS))
     limit = int(parameters.get("num_predict", DEFAULT_ANSWER_TOKENS))
     answer_tokens = limit if limit > 0 else DEFAULT_ANSWER_TOKENS  # Ollama takes -1 and 0 for: no limit
     # At least half of the context is the conversation's: a long limit on answers must not erase the history.
-    budget_tokens = context_tokens - min(answer_tokens, context_tokens // 2)
+    return context_tokens - min(answer_tokens, context_tokens // 2), answer_tokens
+
+
+def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | None, scale: float) -> None:
+    parameters = live.artefact.parameters
+    budget_tokens, answer_tokens = budgets(live)
     system = live.artefact.system if chat_system is None else chat_system
     draft.prompt = fitted(system, lines, budget_tokens, scale)
     # num_ctx and num_thread belong into the tag's parameters: given here, they reload the file.
@@ -200,7 +230,8 @@ def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | No
 
 async def _read(client: AsyncOllama, draft: _Draft, tag: str, show: Show) -> None:
     assert draft.prompt is not None
-    async with contextlib.aclosing(chat.stream(client, tag, draft.prompt.messages, draft.options)) as pieces:
+    messages = await asyncio.to_thread(_with_images, draft.prompt)
+    async with contextlib.aclosing(chat.stream(client, tag, messages, draft.options)) as pieces:
         async for piece in pieces:
             if isinstance(piece, chat.Metrics):
                 draft.metrics = piece
@@ -210,6 +241,20 @@ async def _read(client: AsyncOllama, draft: _Draft, tag: str, show: Show) -> Non
             draft.text += piece.text
             draft.thinking += piece.thinking
             show(View(Phase.ANSWERING, text=draft.text, thinking=draft.thinking))
+
+
+def _with_images(prompt: Prompt) -> list[dict[str, Any]]:
+    """As Ollama takes them. An image of the history that is gone is left out."""
+    messages: list[dict[str, Any]] = [dict(each) for each in prompt.messages]
+    for message, line in zip(messages[1:], prompt.lines, strict=True):
+        found = [Path(each) for each in line.images if Path(each).is_file()]
+        if len(found) < len(line.images):
+            logger.warning("of message %d, %d images are gone", line.id, len(line.images) - len(found))
+            if line is prompt.lines[-1]:
+                raise ImageLost
+        if found:
+            message["images"] = [base64.b64encode(each.read_bytes()).decode() for each in found]
+    return messages
 
 
 async def _checkpoint(db: Database, draft: _Draft, worker: str, stop: asyncio.Event) -> None:

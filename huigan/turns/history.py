@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy.orm import Session
 
 from huigan.turns.prompts import Line, history
-from storage import answers, chats, comparisons, messages, ratings
-from storage.records import Answer
+from storage import answers, attachments, chats, comparisons, messages, ratings
+from storage.records import Answer, AttachmentKind
 
 # With their answers more than a context of 8,192 tokens holds at eight tokens each. A conversation may go on for years,
 # and each turn reads its history.
@@ -21,17 +21,31 @@ def lines_for(session: Session, message_id: int) -> tuple[list[Line], str | None
     newest_id = message_id
     if message.parent_answer_id is not None:  # it continues from there, however long ago that was
         newest_id = answers.get(session, message.parent_answer_id).message_id
+    elif message.replaces_id is not None:
+        newest_id = message.replaces_id
     said = messages.of_conversation(session, message.conversation_id, up_to=newest_id, limit=HISTORY_MESSAGES)
     given = answers.of_messages(session, [each.id for each in said])
+    images = images_of(session, [message.id, *(each.id for each in said)])
     lines = history(
         message,
         said,
         given,
         ratings.counting(session, answer_ids=[each.id for each in given]),
         comparisons.counting(session, of_messages=[each.id for each in said]),
+        images,
     )
     chat = chats.get(session, chats.conversation_of(session, message.conversation_id).chat_id)
-    return [*lines, Line("message", message.id, message.text)], chat.system
+    return [*lines, Line("message", message.id, message.text, images.get(message.id, ()))], chat.system
+
+
+def images_of(session: Session, message_ids: Iterable[int]) -> dict[int, tuple[str, ...]]:
+    """Paths by message."""
+    found = attachments.of_messages(session, message_ids)
+    kept = {
+        message_id: tuple(file.path for file in files if file.kind is AttachmentKind.IMAGE)
+        for message_id, files in found.items()
+    }
+    return {message_id: paths for message_id, paths in kept.items() if paths}
 
 
 def begins_to_forget(session: Session, answer: Answer) -> bool:
@@ -41,7 +55,7 @@ def begins_to_forget(session: Session, answer: Answer) -> bool:
 
 
 def prompt_of(session: Session, answer: Answer) -> list[dict[str, str]]:
-    """The exact chat messages, system first and the question last, that `answer` was given to.
+    """The exact chat messages, system first and the question last, that `answer` was given to, without their images.
 
     Rebuilt from the rows the answer names, so later ratings and corrections change nothing.
     """

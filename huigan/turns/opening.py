@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from storage import answers, chats, deliveries, messages, turns, users
-from storage.records import WHOLE, ChatKind, Conversation, Role, Turn, TurnState, User
+from huigan.turns import admission
+from huigan.turns.refusals import Refusal as Refusal  # for everybody who opens
+from storage import answers, attachments, chats, deliveries, messages, turns, users
+from storage.records import (
+    WHOLE,
+    AttachmentKind,
+    ChatKind,
+    Conversation,
+    Message,
+    Role,
+    Turn,
+    TurnState,
+    User,
+)
 
 MAX_MESSAGE_CHARACTERS = 32_000  # about 32k Chinese tokens: more than any context we serve with
 
@@ -32,10 +45,15 @@ class Speaker:
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Nothing was done, and why: a code for `huigan.texts`."""
+class Enclosed:
+    """A file that came with what was said, and is on our disk already."""
 
-    code: str
+    kind: AttachmentKind
+    name: str
+    mime_type: str
+    sha256: str
+    size_bytes: int
+    path: str
 
 
 def meet(session: Session, place: Place, speaker: Speaker, at: datetime) -> tuple[User, Conversation]:
@@ -54,6 +72,7 @@ def open_turn(
     at: datetime,
     *,
     reply_to: str | None = None,
+    enclosed: Sequence[Enclosed] = (),
 ) -> Turn | Refusal | None:
     """Store what was said and the turn that will answer it.
 
@@ -70,12 +89,21 @@ def open_turn(
     known = messages.by_source(session, source)
     if known is not None:
         return next((turn for turn in turns.of_message(session, known.id) if turn.state is not TurnState.CLOSED), None)
+    refused = admission.refusal(session, user, chats.get(session, conversation.chat_id), at)
+    if refused is not None:
+        return refused
     parent = _parent(session, place, reply_to)
     if parent is not None:
         conversation = chats.conversation_of(session, parent[1])
     message = messages.add(session, conversation.id, user.id, text, source, at, parent[0] if parent else None)
     assert message is not None
+    _enclose(session, message.id, enclosed, at)
     return turns.wait(session, conversation.id, message.id, user.id, at)
+
+
+def _enclose(session: Session, message_id: int, enclosed: Sequence[Enclosed], at: datetime) -> None:
+    for each in enclosed:
+        attachments.add(session, message_id, at, **asdict(each))
 
 
 def _parent(session: Session, place: Place, reply_to: str | None) -> tuple[int, int] | None:
@@ -91,13 +119,61 @@ def answer_again(session: Session, message_id: int, user_id: int, at: datetime) 
     message = messages.get(session, message_id)
     if message.user_id != user_id:
         return Refusal("not_yours")
-    if users.get(session, user_id).role is Role.BLOCKED:
-        return Refusal("blocked")
+    chat = chats.get(session, chats.conversation_of(session, message.conversation_id).chat_id)
+    refused = admission.refusal(session, users.get(session, user_id), chat, at)
+    if refused is not None:
+        return refused
     if any(turn.state is not TurnState.CLOSED for turn in turns.of_message(session, message_id)):
         return Refusal("already_answering")
     # What failed or broke off is tried again as it was asked; only a whole answer is to be answered otherwise.
     again = any(answer.ended in WHOLE for answer in answers.of_message(session, message_id))
     return turns.wait(session, message.conversation_id, message_id, user_id, at, again=again)
+
+
+def edit(
+    session: Session,
+    place: Place,
+    speaker: Speaker,
+    text: str,
+    source: str,
+    edited_source: str,
+    at: datetime,
+    *,
+    enclosed: Sequence[Enclosed] | None = None,
+) -> Message | Refusal | None:
+    """Keep the edited version of a question, for its author to have it answered. None where there is nothing to answer:
+    what was no question of theirs, or says what it said before. `enclosed` None: what came with the original."""
+    user = users.find(session, place.channel, speaker.external_id)
+    said = messages.by_source(session, source)
+    if user is None or user.role is Role.BLOCKED or said is None or said.user_id != user.id or not text.strip():
+        return None
+    newest = messages.newest_version(session, said.id)
+    if newest.source == edited_source:  # an update that is replayed
+        return newest
+    if newest.text == text:
+        return None
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        return Refusal("message_too_long")
+    where = (said.conversation_id, user.id)
+    version = messages.add(session, *where, text, edited_source, at, said.parent_answer_id, replaces_id=said.id)
+    assert version is not None
+    _enclose(session, version.id, _of_original(session, said.id) if enclosed is None else enclosed, at)
+    return version
+
+
+def _of_original(session: Session, message_id: int) -> list[Enclosed]:
+    files = attachments.of_messages(session, [message_id]).get(message_id, [])
+    return [Enclosed(each.kind, each.name, each.mime_type, each.sha256, each.size_bytes, each.path) for each in files]
+
+
+def answer_edited(session: Session, message_id: int, user_id: int, at: datetime) -> Turn | Refusal:
+    """An answer to an edited version, once: the newest one counts."""
+    version = messages.many(session, [message_id]).get(message_id)
+    if version is None or version.replaces_id is None or turns.of_message(session, message_id):
+        return Refusal("stale_button")
+    if messages.newest_version(session, version.replaces_id).id != message_id:
+        return Refusal("newer_version")
+    return answer_again(session, message_id, user_id, at)
 
 
 def start_over(session: Session, place: Place, speaker: Speaker, at: datetime) -> Conversation:

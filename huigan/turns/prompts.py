@@ -2,6 +2,11 @@
 
 History shows the picked answer of a message, else the last one; a correction replaces its answer. A message that
 got no answer is left out: templates want user and assistant to take turns.
+
+The edited version of a message begins again where that message stood, as a reply to an old answer does: it is given
+what came before the original, and what is said after it continues from it. So what was said between the original and
+the edit is another branch; a reply to one of its answers goes on there. What was said between the edit and the press
+that had it answered sees the edited version in the original's place.
 """
 
 from __future__ import annotations
@@ -14,6 +19,9 @@ from itertools import accumulate
 from storage.records import Answer, Comparison, Message, Pick, Rating
 
 CHAT_MARKUP_TOKENS = 8  # what a template wraps around one message; ChatML and Llama-3 take five or six
+# A guess: Gemma 3 takes 256 for any picture, LLaVA 576 to 2,880, Qwen2.5-VL about 1,300 for a photo of 1280 by 800.
+# What is wrong is put right by the refusal's count.
+IMAGE_TOKENS = 1300
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,11 @@ class Line:
     kind: str
     id: int
     text: str
+    images: tuple[str, ...] = ()  # paths of the files, in the order they came
+
+    @property
+    def estimated_tokens(self) -> int:
+        return estimate_tokens(self.text) + IMAGE_TOKENS * len(self.images)
 
     @property
     def role(self) -> str:
@@ -38,13 +51,13 @@ class Prompt:
     @property
     def messages(self) -> list[dict[str, str]]:
         """As Ollama and chat templates take them. The system message is always there: templates put in one of
-        their own where it is missing, and then serving and training part ways."""
+        their own where it is missing, and then serving and training part ways. Without the images."""
         spoken = [{"role": line.role, "content": line.text} for line in self.lines]
         return [{"role": "system", "content": self.system}, *spoken]
 
     @property
     def estimated_tokens(self) -> int:
-        return estimate_tokens(self.system) + sum(estimate_tokens(line.text) for line in self.lines)
+        return estimate_tokens(self.system) + sum(line.estimated_tokens for line in self.lines)
 
     @property
     def row_ids(self) -> list[list[int | str]]:
@@ -57,12 +70,12 @@ def history(
     answers: Iterable[Answer],
     ratings: Iterable[Rating],
     comparisons: Iterable[Comparison],
+    images: Mapping[int, tuple[str, ...]] | None = None,
 ) -> list[Line]:
     """The lines before `message`, oldest first. A message that replies to an answer continues from that answer,
-    whatever was said after it; any other continues from the one before it. Where what it continues from is not among
-    `messages`, the history begins there."""
+    whatever was said after it; any other continues from the one before it, and an edited version from the one before
+    its original. Where what it continues from is not among `messages`, the history begins there."""
     by_id = {each.id: each for each in messages}
-    order = sorted(by_id)
     given: dict[int, list[Answer]] = {}
     for answer in answers:
         if answer.text:
@@ -70,6 +83,8 @@ def history(
     of_answer = {answer.id: answer for group in given.values() for answer in group}
     corrections = _corrections(ratings)
     picked = _picked(comparisons, of_answer)
+    # A version that was stored and never asked is nobody's past.
+    order = sorted(each.id for each in messages if each.replaces_id is None or each.id in given)
 
     lines: list[Line] = []
     current = message
@@ -79,7 +94,7 @@ def history(
             chosen = of_answer.get(current.parent_answer_id)
             before = None if chosen is None else by_id.get(chosen.message_id)
         else:
-            place = bisect_left(order, current.id)
+            place = bisect_left(order, current.replaces_id or current.id)
             before = by_id[order[place - 1]] if place else None
         if before is None or before.id >= current.id:
             return lines[::-1]
@@ -87,7 +102,7 @@ def history(
         if chosen is not None:
             correction = corrections.get(chosen.id)
             shown = Line("answer", chosen.id, chosen.text) if correction is None else correction
-            lines += [shown, Line("message", before.id, before.text)]
+            lines += [shown, Line("message", before.id, before.text, (images or {}).get(before.id, ()))]
         current = before
 
 
@@ -125,7 +140,7 @@ def fitted(system: str, lines: Sequence[Line], budget_tokens: int, tokens_per_es
     The last line, the question, always stays: where it alone is too long, Ollama's refusal says so.
     `tokens_per_estimate` corrects the estimate by what an earlier refusal counted.
     """
-    costs = [estimate_tokens(line.text) * tokens_per_estimate for line in lines]
+    costs = [line.estimated_tokens * tokens_per_estimate for line in lines]
     room = budget_tokens - estimate_tokens(system) * tokens_per_estimate
     needed = list(accumulate(reversed(costs)))[::-1]  # by each line and those after it
     start = 0
