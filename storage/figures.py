@@ -20,7 +20,7 @@ def answers_given(session: Session, since: datetime, until: datetime) -> int:
 def ratings_given(session: Session, since: datetime, until: datetime) -> int:
     """A rater who changes their mind within that time counts once."""
     within = (rating.c.rated_at >= since, rating.c.rated_at < until, rating.c.thumb != Thumb.WITHDRAWN)
-    given = select(rating.c.answer_id, rating.c.user_id).where(*within).distinct().subquery()
+    given = select(rating.c.answer_id, rating.c.user_id).where(*within).distinct().subquery("given")
     return int(session.execute(select(func.count()).select_from(given)).scalar_one())
 
 

@@ -11,21 +11,24 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
+from typing import Any
 
 from huigan.serving.client import AsyncOllama
 from huigan.turns.answering import Phase, View, answer, close_abandoned, now
 from huigan.turns.opening import Refusal
 from huigan.turns.queue import Queue, Ticket
-from storage import turns
+from storage import gpu, turns
 from storage.db import Database
 from storage.records import Answer, Ended, Turn, TurnState
 
 logger = logging.getLogger(__name__)
 
 LOST_SECONDS = 15.0  # without a beat for so long, a turn's process is dead
+CARD_SECONDS = 2.0  # between looks whether a run still has the graphics card
 OLDER_TURN_SECONDS = 0.5  # how often to look whether the conversation's older turn, in another process, is closed
 
 
@@ -202,7 +205,7 @@ class Desk:
         taken. The older one may come to this queue later, at a restart: its place must not be held against it."""
         while True:
             await _first_of(ticket.granted, watched.stopped)
-            if watched.stopped.is_set():
+            if watched.stopped.is_set() or not await self._card_is_free(watched):
                 return None
             opened = await self._open_next(turn)
             if opened is not None:
@@ -214,6 +217,26 @@ class Desk:
             self._queue.step_aside(ticket)
             await asyncio.sleep(OLDER_TURN_SECONDS)
             self._queue.step_back(ticket)
+
+    async def _card_is_free(self, watched: Watched) -> bool:
+        """Wait while a run has the graphics card and answers are to wait for its end; False once the turn is stopped.
+        It is not open meanwhile: a restart loses nothing."""
+        while (held := await self._db.aread(gpu.held, now())) is not None and held.way == "wait":
+            self._tell_who_waits({"card_minutes": held.minutes_left})
+            try:
+                async with asyncio.timeout(CARD_SECONDS):
+                    await watched.stopped.wait()
+                return False
+            except TimeoutError:
+                continue
+        if "card_minutes" in watched.view.params:
+            self._tell_who_waits({})
+        return True
+
+    def _tell_who_waits(self, params: Mapping[str, Any]) -> None:
+        for each in self._watched.values():
+            if each.view.phase is Phase.QUEUED and each.view.params != params:
+                each.show(replace(each.view, params=params))
 
     async def _open_next(self, turn: Turn) -> Turn | None:
         opening = asyncio.ensure_future(self._db.awrite(turns.open_next, turn.id, self.worker, now()))

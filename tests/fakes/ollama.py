@@ -128,6 +128,8 @@ class FakeOllama:
         self.blobs: dict[str, bytes] = {}
         self.loaded: dict[str, float] = {}  # name → when it was loaded
         self.exchanges: list[Exchange] = []
+        self.vram_bytes = 0  # that a file takes on the card, unless it is asked for with num_gpu 0
+        self.on_cpu: set[str] = set()  # names of what was loaded so
         self.load_seconds = 0.0
         self.answer: Callable[[Exchange], Reply] = lambda exchange: said(f"You said: {_last_words(exchange)}")
         self._replies: list[Reply] = []
@@ -184,9 +186,9 @@ class FakeOllama:
 
     def reset(self) -> None:
         """Forget everything but the port: for a fake that several tests share."""
-        for kept in (self.tags, self.blobs, self.loaded, self.exchanges, self._replies, self._faults):
+        for kept in (self.tags, self.blobs, self.loaded, self.on_cpu, self.exchanges, self._replies, self._faults):
             kept.clear()
-        self.load_seconds = 0.0
+        self.load_seconds, self.vram_bytes = 0.0, 0
         self._resumed.clear()
 
     @contextlib.contextmanager
@@ -291,8 +293,10 @@ class FakeOllama:
     async def _ps(self, _exchange: Exchange, _request: Request) -> Response:
         rows = [self._row(self.tags[name]) for name in self.loaded if name in self.tags]
         expires = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
-        more = {"expires_at": expires, "size_vram": 0, "context_length": 4096}
-        return JSONResponse({"models": [{key: row[key] for key in row if key != "modified_at"} | more for row in rows]})
+        more = {"expires_at": expires, "context_length": 4096}
+        shown = [{key: row[key] for key in row if key != "modified_at"} | more for row in rows]
+        vram = [{"size_vram": 0 if row["name"] in self.on_cpu else self.vram_bytes} for row in rows]
+        return JSONResponse({"models": [row | each for row, each in zip(shown, vram, strict=True)]})
 
     def _row(self, tag: Tag, more: Mapping[str, int] | None = None) -> dict[str, Any]:
         return {
@@ -448,8 +452,11 @@ class FakeOllama:
         for name, value in (body.get("options") or {}).items():
             if name in _NUMBERS and (isinstance(value, bool) or not isinstance(value, int | float)):
                 raise _Refused(500, f'option "{name}" must be of type {_NUMBERS[name]}')
-        if tag.name not in self.loaded:
+        layers = (body.get("options") or {}).get("num_gpu")
+        if tag.name not in self.loaded or (layers == 0) > (tag.name in self.on_cpu):
+            # As Ollama: who asks for no number of layers takes what is loaded, wherever it is.
             await asyncio.sleep(self.load_seconds)
+            self.on_cpu = self.on_cpu - {tag.name} | ({tag.name} if layers == 0 else set())
         self.loaded[tag.name] = time.monotonic()
         return tag
 
