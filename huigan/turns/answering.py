@@ -27,7 +27,7 @@ from huigan.serving.client import AsyncOllama
 from huigan.serving.errors import Busy, Loading, OverContext, ServingError
 from huigan.turns.history import lines_for
 from huigan.turns.prompts import Line, Prompt, fitted
-from storage import answers, deployments, outbox, turns
+from storage import answers, deployments, gpu, outbox, turns
 from storage.db import Database
 from storage.records import Answer, Ended, Live, Seen, Turn
 
@@ -158,6 +158,8 @@ async def _attempts(db: Database, client: AsyncOllama, draft: _Draft, show: Show
         tag = draft.live.release.tag
         try:
             _prepare(draft, draft.live, await _seen(client, tag, lines), chat_system, scale)
+            if await db.aread(gpu.held, now()) is not None:
+                draft.options |= gpu.CPU_ALONE  # whoever was to wait has waited: nothing is loaded beside a training
             await _read(client, draft, tag, show)
             return
         except OverContext as error:
