@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 from telegram import Update
@@ -18,10 +19,13 @@ from bot import claim, menu
 from bot.admin import Admin, guarded
 from bot.cards import Cards
 from bot.commands import Commands
+from bot.edits import Edits
+from bot.files import Files
 from bot.locales import Locales, told_by_telegram
 from bot.messages import Messages
 from bot.notices import Notices
 from bot.pace import TELEGRAMS, Limits, Pace
+from bot.pastes import Pastes
 from bot.places import spot_of
 from bot.presses import Presses
 from bot.runs import Runs
@@ -41,7 +45,7 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
 Beside = Sequence[tuple[float, Callable[[], Awaitable[None]]]]  # what is done again and again, so many seconds apart
 
-ALLOWED_UPDATES = [Update.MESSAGE, Update.CALLBACK_QUERY]
+ALLOWED_UPDATES = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
 
 Bot = Application[Any, Any, Any, Any, Any, Any]
 
@@ -52,6 +56,7 @@ class Intervals:
     lost_seconds: float = LOST_SECONDS
     drain_seconds: float = 2.0  # between looks into the outbox
     cards_seconds: float = 5.0  # between edits of a message that shows how a run goes
+    paste_seconds: float = 1.2  # to wait for what may belong to a long message, or to a picture of an album
     grace_seconds: float = 20.0  # for streams, once the process is told to end
 
 
@@ -65,24 +70,30 @@ def build_application(
     chat: AsyncOllama,
     library: Ollama,
     recipe: Callable[[], Recipe],
+    home: Path,
     admins: Sequence[int] = (),
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
     rng: random.Random | None = None,
 ) -> Bot:
-    """`builder` knows the token and the addresses. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
+    """`builder` knows the token and the addresses; what people send is kept under `home`. Run the result with
+    `allowed_updates=ALLOWED_UPDATES`."""
     desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
     pace, queue, in_order = Pace(limits), StoredQueue(db, desk.worker, intervals.lost_seconds), InOrder(db, desk.worker)
     application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(in_order).build()
     screen = Screen(application.bot, pace)
     shows = Shows(db, desk, screen, rng or random.Random())
     locales = Locales(db)
+    files = Files(db, chat, home.absolute() / "attachments")
+    edits = Edits(db, shows, screen, locales, files)
     commands = Commands(db, screen, locales)
     parts = (
         commands,
-        Messages(db, shows, screen, locales),
+        Messages(db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files),
         Presses(db, desk, shows, screen, locales, queue.replayed),
     )
+    application.add_handler(edits.presses())
+    application.add_handler(edits.edits(), group=1)
     runs, cards = Runs(db, recipe, screen), Cards(db, library, screen, locales, queue.replayed)
     application.add_handlers(cards.handlers())
     for admins_part in (Admin(db, library), runs, Stats(db, screen)):

@@ -91,3 +91,7 @@ def _retry(message_id: int, locale: str) -> InlineKeyboardButton:
 
 def _button(words: str, data: str) -> InlineKeyboardButton:
     return InlineKeyboardButton(words, callback_data=data)
+
+
+def answer_edited(message_id: int, locale: str) -> InlineKeyboardMarkup:
+    return InlineKeyboardMarkup([[_button(text(locale, "button.answer_edited"), f"edited:{message_id}")]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from telegram.error import InvalidToken
@@ -42,6 +43,7 @@ def run(
     db: Database,
     ollama_host: str | None,
     recipe: Callable[[], Recipe],
+    home: Path,
     admins: Sequence[int] = (),
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
@@ -55,6 +57,7 @@ def run(
         chat=AsyncOllama(ollama_host),
         library=Ollama(ollama_host),
         recipe=recipe,
+        home=home,
         admins=admins,
         intervals=intervals,
         limits=limits,

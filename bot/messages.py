@@ -1,4 +1,5 @@
-"""What people write to the bot: a question opens a turn, a reply to the bot's own prompt is a correction."""
+"""What people send to the bot: a question opens a turn, with its files; a reply to the bot's own prompt is a
+correction."""
 
 from __future__ import annotations
 
@@ -6,19 +7,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
-from telegram import Message, Update, User
-from telegram.constants import ChatType
+from telegram import Bot, Message, Update, User
 from telegram.ext import BaseHandler, ContextTypes, MessageHandler, filters
 
 from bot import CHANNEL
+from bot.files import Files, Read, Unread
 from bot.locales import Locales
+from bot.pastes import Pastes, joined
 from bot.places import place_of, said_to_us, source_of, speaker_of, spot_of
 from bot.screen import Screen
 from bot.showing import Shows
 from huigan.texts import text, told
 from huigan.turns import feedback
 from huigan.turns.opening import Place, Refusal, Speaker, open_turn
-from storage import correction_prompts, showings, users
+from storage import correction_prompts, showings, updates, users
 from storage.db import Database
 from storage.records import Rating, Turn
 
@@ -27,56 +29,90 @@ ANONYMOUS_ADMIN_ID = 1087968824
 
 
 class Messages:
-    def __init__(self, db: Database, shows: Shows, screen: Screen, locales: Locales) -> None:
+    def __init__(
+        self, db: Database, shows: Shows, screen: Screen, locales: Locales, pastes: Pastes, files: Files
+    ) -> None:
         self._locales = locales
         self._db = db
         self._shows = shows
         self._screen = screen
+        self._pastes = pastes
+        self._files = files
 
     def handlers(self) -> list[BaseHandler[Any, Any, Any]]:
         new = filters.UpdateType.MESSAGE
-        return [
-            MessageHandler(new & filters.TEXT & ~filters.COMMAND, self._said),
-            MessageHandler(new & ~filters.TEXT & ~filters.StatusUpdate.ALL, self._unread),
-        ]
+        return [MessageHandler(new & ~filters.COMMAND & ~filters.StatusUpdate.ALL, self._said)]
 
     async def _said(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         message, user = update.message, update.effective_user
-        if message is None or user is None or _is_machine(user):
+        if message is None or user is None or is_machine(user):
             return
-        said = said_to_us(message, context.bot)
-        if said is None:
+        whole = await self._pastes.whole(update, context.bot)
+        ids = [each.update_id for each in whole]
+        parts = [each.message for each in whole if each.message is not None]
+        said = _said_at_once(parts, context.bot)
+        if said is not None:
+            await self._answer(update, parts, said, ids, context.bot)
+        if len(ids) > 1:
+            await self._db.awrite(_handled, ids, datetime.now(UTC))
+
+    async def _answer(self, update: Update, parts: list[Message], said: str, ids: list[int], bot: Bot) -> None:
+        message, user = parts[0], update.effective_user
+        assert user is not None
+        locale = await self._locales.of(update)
+        read = await self._files.read(parts, said, locale, bot)
+        if isinstance(read, Unread):
+            await self._screen.say(spot_of(message), told(locale, "file", read.code, read.params))
             return
         reply_to = str(message.reply_to_message.message_id) if message.reply_to_message else None
-        at = datetime.now(UTC)
-        stored = await self._db.awrite(
-            _store, place_of(message), speaker_of(user), said, source_of(message), reply_to, at
-        )
+        place, speaker, at = place_of(message), speaker_of(user), datetime.now(UTC)
+        stored = await self._db.awrite(_store, place, speaker, read, source_of(message), reply_to, ids, at)
+        if read.note:
+            await self._screen.say(spot_of(message), read.note)
         if isinstance(stored, Turn):
             self._shows.start(stored)
         elif stored is not None:
-            await self._screen.say(spot_of(message), _reply(stored, await self._locales.of(update)))
+            await self._screen.say(spot_of(message), _reply(stored, locale))
 
-    async def _unread(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
-        """A photo, a voice message, a file: where it was meant for us, say that it cannot be read."""
-        message, user = update.message, update.effective_user
-        if message is None or user is None or not _is_meant_for_us(message, context.bot.id):
-            return
-        await self._screen.say(spot_of(message), text(await self._locales.of(update), "refusal.not_text"))
+
+def _said_at_once(parts: list[Message], bot: Bot) -> str | None:
+    """None if none of them was said to us."""
+    to_us = [said_to_us(each, bot) for each in parts]
+    if all(each is None for each in to_us):
+        return None
+    said = [
+        (each.text or each.caption or "") if words is None else words for each, words in zip(parts, to_us, strict=True)
+    ]
+    return joined(parts, said) if parts[0].text else "\n".join(filter(None, said))
 
 
 def _store(
-    session: Session, place: Place, speaker: Speaker, said: str, source: str, reply_to: str | None, at: datetime
+    session: Session,
+    place: Place,
+    speaker: Speaker,
+    read: Read,
+    source: str,
+    reply_to: str | None,
+    update_ids: list[int],
+    at: datetime,
 ) -> Turn | Rating | Refusal | None:
-    """One transaction. None if it was answered already: an update that is replayed."""
+    """One transaction: the question and that what brought it is handled, so that a kill neither splits nor loses it.
+    None if it was answered already: an update that is replayed."""
     prompt = correction_prompts.find(session, CHANNEL, place.chat, reply_to) if reply_to else None
     if prompt is not None:
         user = users.meet(session, CHANNEL, speaker.external_id, speaker.name, speaker.locale, at)
-        return feedback.correct(session, prompt.answer_id, user.id, said, at)
-    opened = open_turn(session, place, speaker, said, source, at, reply_to=reply_to)
+        return feedback.correct(session, prompt.answer_id, user.id, read.text, at)
+    how: dict[str, Any] = {"reply_to": reply_to, "enclosed": read.enclosed}
+    opened = open_turn(session, place, speaker, read.text, source, at, **how)
     if isinstance(opened, Turn):
         showings.begin(session, opened.id, CHANNEL, at)
+        _handled(session, update_ids, at)
     return opened
+
+
+def _handled(session: Session, update_ids: list[int], at: datetime) -> None:
+    for each in update_ids:
+        updates.mark_handled(session, each, at)
 
 
 def _reply(stored: Rating | Refusal, locale: str) -> str:
@@ -85,12 +121,5 @@ def _reply(stored: Rating | Refusal, locale: str) -> str:
     return text(locale, "correction.thanks")
 
 
-def _is_machine(user: User) -> bool:
+def is_machine(user: User) -> bool:
     return user.is_bot and user.id != ANONYMOUS_ADMIN_ID
-
-
-def _is_meant_for_us(message: Message, bot_id: int) -> bool:
-    if message.chat.type == ChatType.PRIVATE:
-        return True
-    reply = message.reply_to_message
-    return reply is not None and reply.from_user is not None and reply.from_user.id == bot_id

@@ -45,8 +45,13 @@ def source(chat_id: int, message_id: int) -> str:
     return f"{CHANNEL}:{chat_id}:{message_id}"
 
 
+def edited_source_of(message: Message, update_id: int) -> str:
+    """Names one version of a message that was edited."""
+    return f"{source_of(message)}:e{update_id}"
+
+
 def message_id_in(source: str) -> int:
-    return int(source.rpartition(":")[2])
+    return int(source.split(":")[2])
 
 
 def spot_of(message: MaybeInaccessibleMessage) -> Spot:
@@ -57,13 +62,13 @@ def spot_of(message: MaybeInaccessibleMessage) -> Spot:
 
 
 def said_to_us(message: Message, bot: Bot) -> str | None:
-    """What was said to the bot, without its name; None if it was not spoken to: in a group it is by mention or
-    reply, also where it sees everything."""
-    said = message.text or ""
-    mentions = [text for entity, text in message.parse_entities([MessageEntity.MENTION]).items() if _names(text, bot)]
+    """What was said to the bot, in a text or beside a file, without its name; None if it was not spoken to: in a group
+    it is by mention or reply, also where it sees everything."""
+    said = message.text or message.caption or ""
+    marked = message.parse_entities if message.text else message.parse_caption_entities
+    mentions = [text for entity, text in marked([MessageEntity.MENTION]).items() if _names(text, bot)]
     named = bool(mentions) or any(
-        entity.user is not None and entity.user.id == bot.id
-        for entity in message.parse_entities([MessageEntity.TEXT_MENTION])
+        entity.user is not None and entity.user.id == bot.id for entity in marked([MessageEntity.TEXT_MENTION])
     )
     reply = message.reply_to_message
     replied = reply is not None and reply.from_user is not None and reply.from_user.id == bot.id

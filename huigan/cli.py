@@ -231,6 +231,7 @@ def bot() -> None:
                 db=db,
                 ollama_host=chosen.ollama_host,
                 recipe=lambda: recipe_for(chosen, db, ""),
+                home=chosen.home,
                 admins=chosen.admins,
             )
         except BadToken as error:

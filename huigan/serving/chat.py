@@ -62,7 +62,8 @@ async def stream(
     """Yield Pieces as they come, then Metrics, once. Closing or cancelling the generator closes the stream,
     and with it Ollama's generation.
 
-    A message may have `images`, base64. `options` must hold num_predict ≥ 1: without it a release that never stops fills the context for ever.
+    A message may have `images`, base64. `options` must hold num_predict ≥ 1: without it a release that never stops
+    fills the context for ever.
     Raises ServingError.
     """
     if int(options.get("num_predict", 0)) < 1:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from storage.records import Answer, Comparison, Message, Pick, Rating
 
@@ -132,6 +132,12 @@ def estimate_tokens(text: str) -> int:
     three others hold for Llama-3's and Qwen's vocabularies; what is wrong is put right by the refusal's count."""
     narrow = sum(1 for character in text if ord(character) < 0x2E80)
     return (len(text) - narrow) + -(-narrow // 3) + CHAT_MARKUP_TOKENS
+
+
+def beginning(text: str, tokens: int) -> str:
+    """As much of a text as so many tokens hold, by the same guess."""
+    costs = accumulate(1 if ord(character) < 0x2E80 else 3 for character in text)
+    return text[: sum(1 for _ in takewhile(lambda thirds: thirds <= tokens * 3, costs))]
 
 
 def fitted(system: str, lines: Sequence[Line], budget_tokens: int, tokens_per_estimate: float = 1.0) -> Prompt:

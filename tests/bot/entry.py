@@ -23,6 +23,7 @@ def main() -> None:
         run(
             db=db,
             recipe=lambda: Recipe(name="test"),
+            home=Path(told.pop("home")),
             webhook=Webhook(**webhook) if webhook else None,
             intervals=Intervals(**intervals),
             limits=Limits(**limits),

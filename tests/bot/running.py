@@ -48,6 +48,7 @@ class World:
             "webhook": None,
             "database_url": str(db.engine.url),
             "ollama_host": ollama.host,
+            "home": str(folder),
             "admins": [],
             # A killed process is given up and taken over soon: tests are to wait for neither.
             "intervals": {

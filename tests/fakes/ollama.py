@@ -16,6 +16,7 @@ reply for are answered with `fake.answer`. It knows nothing of Go templates: it 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hashlib
 import json
@@ -66,6 +67,7 @@ class Tag:
     parameters: Mapping[str, Any]
     modified_at: str
     parent: str = ""
+    capabilities: tuple[str, ...] = ("completion",)
 
     @property
     def digest(self) -> str:
@@ -147,13 +149,21 @@ class FakeOllama:
         return f"http://127.0.0.1:{self._port}"
 
     def add(
-        self, name: str, *, template: str = CHATML, system: str = "", parameters: Mapping[str, Any] | None = None
+        self,
+        name: str,
+        *,
+        template: str = CHATML,
+        system: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        sees: bool = False,
     ) -> Tag:
         """A tag that is there already."""
         gguf = b"GGUF" + name.encode()
         blob = f"sha256:{hashlib.sha256(gguf).hexdigest()}"
         self.blobs[blob] = gguf
-        return self._keep(Tag(full(name), blob, template, system, parameters or {"stop": ["<|im_end|>"]}, _now()))
+        told = parameters or {"stop": ["<|im_end|>"]}
+        capabilities = ("completion", "vision") if sees else ("completion",)
+        return self._keep(Tag(full(name), blob, template, system, told, _now(), capabilities=capabilities))
 
     def reply(self, text: str = "", *, tokens: list[str] | None = None, **how: Any) -> None:
         """What the next chat that has no reply yet is answered; further arguments are `Reply`'s."""
@@ -337,7 +347,7 @@ class FakeOllama:
             "system": tag.system,
             "details": _details(tag),
             "model_info": {"general.architecture": "llama", "general.file_type": 3, "llama.context_length": 8192},
-            "capabilities": ["completion"],
+            "capabilities": list(tag.capabilities),
             "modified_at": tag.modified_at,
         }
         return JSONResponse({key: value for key, value in body.items() if value != ""})
@@ -440,6 +450,7 @@ class FakeOllama:
         tag = await self._load(exchange)
         if not exchange.messages:
             return self._only_loaded(exchange, {"message": {"role": "assistant", "content": ""}})
+        _check_images(exchange.messages, tag)
         return await self._answered(
             exchange, tag, exchange.messages, lambda text: {"message": {"role": "assistant", "content": text}}
         )
@@ -541,6 +552,17 @@ def count_tokens(messages: list[dict[str, Any]], system: str = "") -> int:
     if system and not any(each.get("role") == "system" for each in messages):
         texts.append(system)
     return sum(len(text) + 4 for text in texts)
+
+
+def _check_images(messages: list[dict[str, Any]], tag: Tag) -> None:
+    """Base64, and only where the tag sees."""
+    for image in (image for each in messages for image in each.get("images") or []):
+        try:
+            base64.b64decode(image, validate=True)
+        except ValueError:
+            raise _Refused(400, "illegal base64 data at input byte 0") from None
+        if "vision" not in tag.capabilities:
+            raise _Refused(500, "this model is missing data required for image input")
 
 
 def full(name: str) -> str:

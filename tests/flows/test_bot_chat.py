@@ -5,17 +5,14 @@ One bot serves the tests of this file; each brings its own people.
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from storage import deployments
 from tests.bot import running
-from tests.bot.running import World, serve
+from tests.bot.running import World
 from tests.fakes.ollama import OUT_OF_MEMORY
 from tests.fakes.telegram import Message
 
@@ -194,13 +191,11 @@ def test_words_are_in_the_language_of_the_persons_telegram(here: World) -> None:
     here.said("開始新的對話", here.telegram.private(tsai))
 
 
-def test_id_help_an_unknown_command_and_a_photo_are_answered(here: World) -> None:
+def test_id_help_and_an_unknown_command_are_answered(here: World) -> None:
     here.says("/id")
     assert str(here.alice.id) in here.said("你的编号").text
     here.says("/nonsense")
     assert "管理员" not in here.said("直接发消息就能聊").text
-    here.alice.sends_photo(here.chat, b"jpeg", caption="这是什么")
-    here.said("只看得懂文字")
 
 
 def test_admins_commands_are_refused_to_others_politely(here: World) -> None:
@@ -361,32 +356,3 @@ def test_that_the_oldest_messages_are_left_out_is_said_once_until_a_new_conversa
         shown = here.answer(after=shown)
         assert ("最早的 2 条" in shown.text) == (number == 1), shown.text[-100:]
     assert [row["dropped"] for row in here.mine("answer")] == [0, 2, 4, 0]
-
-
-@pytest.fixture
-def long_context(here: World) -> Iterator[None]:
-    """A release that reads ten times as much as the others'."""
-    tag, tokens = "huigan:long", 40_000
-    live = here.db.read(deployments.live)
-    assert live is not None
-    here.ollama.add(tag, parameters={"num_ctx": tokens})
-    serve(here.db, tag, context_tokens=tokens)
-    yield
-    here.db.write(deployments.deploy, live.release.id, "test", "test", datetime.now(UTC))
-
-
-@pytest.mark.usefixtures("long_context")
-def test_the_pieces_of_a_long_paste_wait_their_turn_and_lose_nothing(here: World) -> None:
-    text = "".join(f"第{number}句，说的是茶。" for number in range(1000))[:9000]
-    for words in ("甲", "乙", "丙"):
-        here.ollama.reply(words, token_seconds=0.3)
-    asked = len(here.ollama.of("/api/chat"))
-    pieces = [each.text for each in here.alice.pastes(here.chat, text)]
-    assert [len(each) for each in pieces] == [4096, 4096, 808]
-    here.wait(lambda: sum("👍" in each.buttons for each in here.chat.answers) == 3, about="each piece is answered")
-    assert [each.text for each in here.chat.answers] == ["甲", "乙", "丙"]
-    assert "".join(row["text"] for row in here.mine("message")) == text
-    given = [[each["content"] for each in exchange.messages[1:]] for exchange in here.ollama.of("/api/chat")[asked:]]
-    assert given == [pieces[:1], [pieces[0], "甲", pieces[1]], [pieces[0], "甲", pieces[1], "乙", pieces[2]]]
-    turns = here.mine("turn")
-    assert all(before["closed_at"] <= after["opened_at"] for before, after in itertools.pairwise(turns))

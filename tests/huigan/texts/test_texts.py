@@ -17,7 +17,7 @@ from storage.records import Reason, RunState
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Codes of these sections are put together, or come out of data: their names alone stand in the source.
 OF_DATA = {
-    "error", "refusal", "notice", "gate", "schedule", "stage", "state", "reason", "command", "report", "demo",
+    "error", "file", "refusal", "notice", "gate", "schedule", "stage", "state", "reason", "command", "report", "demo",
     "while_training",
 }  # fmt: skip
 
