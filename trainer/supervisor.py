@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from huigan.operate import runs as operate
@@ -108,7 +109,8 @@ class Supervisor:
 
     def leave(self) -> None:
         if self._child is not None:
-            self._child.stop(self._pace.grace_seconds)
+            if not self._is_cleaning_up(self._child):
+                self._child.stop(self._pace.grace_seconds)
             try:
                 self._child.process.wait(self._pace.grace_seconds)
             except subprocess.TimeoutExpired:
@@ -154,12 +156,22 @@ class Supervisor:
             if still_ours.cancel_asked_at is not None:
                 child.stop(self._pace.grace_seconds)
             return
-        known = self._db.read(runs.get, child.run.id)
-        if known.attempt == child.run.attempt and known.state not in {RunState.QUEUED, RunState.RUNNING}:
-            child.expect_end(self._pace.grace_seconds)  # it made the last move and is cleaning up
+        if self._made_last_move(child):
+            child.expect_end(self._pace.grace_seconds)
         else:
             log.warning("run %d went on without us: killing attempt %d", child.run.id, child.run.attempt)
             child.signal(signal.SIGKILL)
+
+    def _made_last_move(self, child: Child) -> bool:
+        """It is cleaning up: nothing will take that up where it is stopped now."""
+        known = self._db.read(runs.get, child.run.id)
+        return known.attempt == child.run.attempt and known.state not in {RunState.QUEUED, RunState.RUNNING}
+
+    def _is_cleaning_up(self, child: Child) -> bool:
+        try:
+            return self._made_last_move(child)
+        except OperationalError:  # it is asked to stop in any case
+            return False
 
     def _bury(self, child: Child, *, orderly: bool = False) -> None:
         """The child has ended. Tell of its end, if it did not do so itself."""
@@ -179,14 +191,25 @@ class Supervisor:
         if (known.attempt, known.state) != (child.run.attempt, RunState.RUNNING):
             return None
         if orderly or code < 0 or code == HANDED_BACK or known.cancel_asked_at is not None:
-            return operate.lose(session, known, at, orderly=orderly)
-        error = {"code": "child_ended", "exit": code, "last": last_exception(child.stderr), "log": child.stderr.name}
+            return operate.lose(session, known, at, orderly=orderly, code=lost_by(code))
+        last = last_exception(child.stderr)
+        error = {"code": ended_by(last), "exit": code, "last": last, "log": child.stderr.name}
         return operate.fail(session, known.id, known.attempt, error, at)
 
 
 def worker_name() -> str:
     """Unique among the living, and short enough for its column."""
     return f"{socket.gethostname()[:48]}:{os.getpid()}"
+
+
+def lost_by(exit_code: int) -> str:
+    """Nobody kills a child that is still wanted but the kernel, when memory runs out; a person could, too."""
+    return "child_killed" if exit_code == -signal.SIGKILL else "worker_lost"
+
+
+def ended_by(last: str) -> str:
+    """A child that had too little memory to go on may have too little to say so."""
+    return "out_of_memory" if last.endswith("MemoryError") else "child_ended"
 
 
 def last_exception(stderr: Path) -> str:

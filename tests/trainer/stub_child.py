@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -24,8 +25,15 @@ def main(act: str, url: str, run_id: int, attempt: int, folder: Path) -> None:
     if act == "succeed":
         move = connect(url).write
         move(runs.move, run_id, attempt, RunState.RUNNING, RunState.BUILT, datetime.now(UTC))
+    elif act == "clean_up":
+        connect(url).write(runs.move, run_id, attempt, RunState.RUNNING, RunState.BUILT, datetime.now(UTC))
+        time.sleep(1)
+        trace.with_suffix(".clean").touch()
     elif act == "crash":
         raise ValueError("what a person wrote")
+    elif act == "starve":
+        resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+        bytearray(2**31)
     elif act == "hand_back":
         sys.exit(HANDED_BACK)
     elif act == "die":

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,9 +16,11 @@ import pytest
 
 from huigan.operate import runs as operate
 from huigan.operate import workers
+from huigan.texts import text
 from storage import outbox, runs
 from storage.db import Database
 from storage.records import Run, RunState
+from tests.trainer.processes import is_gone, until
 from trainer.supervisor import Pace, Supervisor, last_exception
 
 TESTS = Path(__file__).parent
@@ -67,13 +69,6 @@ def queue(db: Database, lane: str = "default") -> Run:
     return added
 
 
-def until(holds: Callable[[], object], timeout_seconds: float = 20) -> None:
-    end = time.monotonic() + timeout_seconds
-    while not holds():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.01)
-
-
 def state(db: Database, run: Run) -> RunState:
     return db.read(runs.get, run.id).state
 
@@ -81,14 +76,6 @@ def state(db: Database, run: Run) -> RunState:
 def pid_of(trace: Path) -> int:
     until(lambda: trace.exists() and trace.read_text())
     return int(trace.read_text())
-
-
-def is_gone(pid: int) -> bool:
-    """Gone, or a zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
 
 
 def test_a_run_whose_child_succeeds_is_left_as_the_child_left_it(sqlite_db: Database, url: str, tmp_path: Path) -> None:
@@ -112,6 +99,17 @@ def test_a_crash_fails_the_run_and_keeps_what_people_wrote_out_of_the_reason(
     assert [each.code for each in sqlite_db.read(outbox.unsent)] == ["run_failed"]
 
 
+def test_a_child_without_the_memory_to_say_so_is_believed_by_its_last_line(
+    sqlite_db: Database, url: str, tmp_path: Path
+) -> None:
+    run = queue(sqlite_db)
+    with supervised(sqlite_db, url, tmp_path, "starve"):
+        until(lambda: state(sqlite_db, run) is RunState.FAILED)
+    error = sqlite_db.read(runs.get, run.id).error
+    assert error is not None
+    assert (error["code"], error["last"]) == ("out_of_memory", "MemoryError")
+
+
 def test_a_child_that_ends_without_a_word_fails_its_run(sqlite_db: Database, url: str, tmp_path: Path) -> None:
     run = queue(sqlite_db)
     with supervised(sqlite_db, url, tmp_path, "nothing"):
@@ -119,13 +117,19 @@ def test_a_child_that_ends_without_a_word_fails_its_run(sqlite_db: Database, url
     error = sqlite_db.read(runs.get, run.id).error
     assert error is not None
     assert (error["exit"], error["last"]) == (0, "")
+    assert f"run-{run.id}-1.stderr" in text("en", "error.child_ended", **error)
 
 
-def test_a_run_whose_children_are_killed_is_tried_three_times(sqlite_db: Database, url: str, tmp_path: Path) -> None:
+def test_a_run_whose_children_are_killed_is_tried_three_times_and_memory_is_suspected(
+    sqlite_db: Database, url: str, tmp_path: Path
+) -> None:
+    """The kernel does so when memory runs out: nobody else kills a child whose supervisor lives."""
     run = queue(sqlite_db)
     with supervised(sqlite_db, url, tmp_path, "die"):
         until(lambda: state(sqlite_db, run) is RunState.FAILED)
-    assert sqlite_db.read(runs.get, run.id).error == {"code": "worker_lost", "attempts": 3}
+    assert sqlite_db.read(runs.get, run.id).error == {"code": "child_killed", "attempts": 3}
+    assert "memory" in text("en", "error.child_killed", attempts=3)
+    assert [each.code for each in sqlite_db.read(outbox.unsent)] == ["run_failed"]
     assert sorted(each.name for each in tmp_path.glob(f"{run.id}-?")) == [f"{run.id}-{n}" for n in (1, 2, 3)]
 
 
@@ -189,6 +193,15 @@ def test_told_to_stop_it_hands_its_run_back_and_the_next_one_resumes(
         assert is_gone(pid)
         assert state(sqlite_db, run) is RunState.QUEUED
     assert {event.detail.get("lost") for event in sqlite_db.read(runs.events, run.id)} == {None}
+
+
+def test_told_to_stop_it_lets_a_child_clean_up_that_has_ended_its_run(
+    sqlite_db: Database, url: str, tmp_path: Path
+) -> None:
+    run = queue(sqlite_db)
+    with supervised(sqlite_db, url, tmp_path, "clean_up"):
+        until(lambda: state(sqlite_db, run) is RunState.BUILT)
+    assert (tmp_path / f"{run.id}-1.clean").exists()
 
 
 def test_killed_it_takes_its_child_along_and_the_next_one_reaps_and_resumes(
