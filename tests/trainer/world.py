@@ -28,6 +28,7 @@ from trainer import CHILD_ENVIRONMENT, stages
 from trainer.tokens import render_ids
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
 class Away:
@@ -121,10 +122,14 @@ class World:
             community.pick(rater, answer, other, Pick.LEFT)
 
     def enqueue(self, recipe: Recipe | None = None, **options: Any) -> Run:
+        self.queue(recipe, **options)
+        return self.claim()
+
+    def queue(self, recipe: Recipe | None = None, **options: Any) -> Run:
         wanted = (recipe or tiny_recipe()).to_dict()
         queued = self.db.write(runs.enqueue, "default", wanted, "test", AT, **options)
         assert queued is not None
-        return self.claim()
+        return queued
 
     def claim(self) -> Run:
         claimed = self.db.write(runs.claim, "test", AT)
@@ -132,12 +137,13 @@ class World:
         return claimed
 
     def child(self, run: Run, *point: object, home: Path | None = None) -> int:
-        """Run the child to its end, whatever end that is."""
+        """Run the child to its end, whatever end that is; it dies at the point, if one is given."""
         where = [self.url, str(run.id), str(run.attempt), str(home or self.home), self.ollama.host]
+        act = ["die", *map(str, point)] if point else []
         ended = subprocess.run(
-            [sys.executable, "-m", "tests.flows.trainer_child", *where, *map(str, point)],
+            [sys.executable, "-m", "tests.flows.trainer_child", *where, *act],
             cwd=REPOSITORY,
-            env={**os.environ, **CHILD_ENVIRONMENT, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, **CHILD_ENVIRONMENT, **ENVIRONMENT},
             capture_output=True,
             text=True,
             check=False,
