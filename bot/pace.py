@@ -41,6 +41,20 @@ class Limits:
     group_frame_seconds: float = 3.5
     overall_per_second: int = 25
 
+    def part(self, among: int) -> Limits:
+        """What each of so many processes may use up, at least one act at a time."""
+        return Limits(
+            per_second=self.per_second / among,
+            start_burst=self.start_burst / among,
+            start_group_acts=min(self.start_group_acts, max(1, self.group_per_minute // among) - 1),
+            burst=max(1.0, self.burst / among),
+            group_per_minute=max(1, self.group_per_minute // among),
+            group_frames_per_minute=max(1, self.group_frames_per_minute // among),
+            private_frame_seconds=self.private_frame_seconds,
+            group_frame_seconds=self.group_frame_seconds,
+            overall_per_second=max(2, self.overall_per_second // among),
+        )
+
 
 TELEGRAMS = Limits()
 
@@ -98,7 +112,8 @@ class Pace(BaseRateLimiter[str]):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
-        self._limits = limits
+        self._whole = self._limits = limits
+        self._among = 1
         self._clock = clock
         self._sleep = sleep
         self._chats: dict[str, _Chat] = {}
@@ -110,6 +125,14 @@ class Pace(BaseRateLimiter[str]):
 
     async def shutdown(self) -> None:
         """Nothing to do."""
+
+    def share(self, among: int) -> None:
+        """So many processes call with the same token: each keeps to its part."""
+        if among == self._among:
+            return
+        self._among, self._limits = among, self._whole.part(among)
+        for chat in self._chats.values():
+            chat.limits = self._limits
 
     async def frame_room(self, chat_id: int | str) -> None:
         """Until a frame may be sent there: make it only then, so that it shows the newest state."""

@@ -33,6 +33,7 @@ from storage.records import WHOLE, Answer, ChatKind, Ended, Turn, TurnState
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 10.0  # for what has ended and is not on the screen yet, when the process is told to end
+OLDER_SECONDS = 0.1  # between looks whether what was asked before is on the screen
 COMPARED_UNITS = 1700  # of each answer in a comparison; both stand in full above it
 
 
@@ -109,6 +110,7 @@ class Shows:
         keyboard = keyboards.stop(watched.turn.id, shown.locale)
         message_id = shown.message_id
         if message_id is None:
+            await self._older_are_shown(watched.turn.id)
             message_id = await self._screen.send(shown.spot, Piece(_frame(watched.view, shown.locale)), keyboard)
             await self._db.awrite(showings.place, watched.turn.id, str(message_id))
         async with contextlib.aclosing(watched.watch()) as views:  # type: ignore[type-var]
@@ -119,6 +121,12 @@ class Shows:
                 if not await self._screen.frame(shown.spot, message_id, _frame(watched.view, shown.locale), keyboard):
                     break
         await watched.closed()
+
+    async def _older_are_shown(self, turn_id: int) -> None:
+        while True:
+            if not await self._db.aread(showings.is_preceded, turn_id):
+                return
+            await asyncio.sleep(OLDER_SECONDS)
 
     async def _frame_room(self, watched: Watched, spot: Spot) -> None:
         """Until there is room for a frame, or no need of one any more."""
@@ -137,6 +145,8 @@ class Shows:
             return
         parts, keyboard = _last_words(shown), _last_keyboard(shown)
         delivered = list(shown.delivered)
+        if shown.message_id is None and not delivered:
+            await self._older_are_shown(turn_id)
         for number, part in enumerate(parts[len(delivered) :], start=len(delivered)):
             under = keyboard if part is parts[-1] else None
             if number == 0 and shown.message_id is not None:
@@ -169,6 +179,10 @@ class Shows:
 def _frame(view: View, locale: str) -> str:
     if view.text.strip():
         return view.text
+    if view.phase is Phase.QUEUED and "card_minutes" in view.params:
+        minutes = view.params["card_minutes"]
+        unknown = minutes is None
+        return text(locale, "phase.card_held_unknown") if unknown else text(locale, "phase.card_held", minutes=minutes)
     if view.phase is Phase.QUEUED and view.position:
         return text(locale, "phase.queued", position=view.position)
     return text(locale, "phase.loading")

@@ -23,3 +23,14 @@ def take(session: Session, name: str, worker: str, lasts: timedelta, at: datetim
         return False
     session.execute(sql_update(setting).where(setting.c.key == key).values(value=ours, set_at=at))
     return True
+
+
+def alive(session: Session, name: str, worker: str, lasts: timedelta, at: datetime) -> int:
+    """Say that this process lives, for so long; how many of its kind do, itself among them."""
+    key, until = f"alive:{name}", (at + lasts).isoformat()
+    if add_once(session, Setting, setting, key=key, value={worker: until}, set_at=at) is not None:
+        return 1
+    held = session.execute(select(setting.c.value).where(setting.c.key == key).with_for_update()).scalar_one()
+    living = {each: end for each, end in held.items() if datetime.fromisoformat(end) > at} | {worker: until}
+    session.execute(sql_update(setting).where(setting.c.key == key).values(value=living, set_at=at))
+    return len(living)

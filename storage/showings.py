@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Showing
 from storage.rows import add_once, every, first
-from storage.tables import showing
+from storage.tables import showing, turn
 
 
 def begin(session: Session, turn_id: int, channel: str, at: datetime) -> None:
@@ -51,6 +51,19 @@ def finish(session: Session, turn_id: int, at: datetime) -> None:
 
 def find(session: Session, turn_id: int) -> Showing | None:
     return first(session, Showing, select(showing).where(showing.c.turn_id == turn_id))
+
+
+def is_preceded(session: Session, turn_id: int) -> bool:
+    """Whether an older turn of its conversation is still to have its first message in the channel: answers come in the
+    order of their questions, whichever process shows which."""
+    older, own = turn.alias(), turn.alias()
+    query = (
+        select(showing.c.turn_id)
+        .join(older, older.c.id == showing.c.turn_id)
+        .join(own, own.c.conversation_id == older.c.conversation_id)
+        .where(own.c.id == turn_id, older.c.id < turn_id, showing.c.finished_at.is_(None), showing.c.message.is_(None))
+    )
+    return session.execute(query.limit(1)).first() is not None
 
 
 def _free(worker: str, beaten_before: datetime | None) -> ColumnElement[bool]:
