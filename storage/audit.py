@@ -26,3 +26,8 @@ def of_user(session: Session, user_id: int, act: str) -> list[AuditEntry]:
     """What somebody did of one kind, oldest first."""
     query = select(audit).where(audit.c.user_id == user_id, audit.c.act == act)
     return every(session, AuditEntry, query.order_by(audit.c.id))
+
+
+def of_act(session: Session, act: str) -> list[AuditEntry]:
+    """Oldest first."""
+    return every(session, AuditEntry, select(audit).where(audit.c.act == act).order_by(audit.c.id))

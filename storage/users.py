@@ -41,9 +41,13 @@ def find(session: Session, channel: str, external_id: str) -> User | None:
     return first(session, User, select(user).where(user.c.channel == channel, user.c.external_id == external_id))
 
 
+def find_by_id(session: Session, user_id: int) -> User | None:
+    return first(session, User, select(user).where(user.c.id == user_id))
+
+
 def get(session: Session, user_id: int) -> User:
     """Raises LookupError."""
-    found = first(session, User, select(user).where(user.c.id == user_id))
+    found = find_by_id(session, user_id)
     if found is None:
         raise LookupError(f"user {user_id} is unknown")
     return found
