@@ -223,7 +223,7 @@ def failure_of(error: Exception) -> dict[str, Any]:
     known = next((CODES[each.__name__] for each in type(error).__mro__ if each.__name__ in CODES), None)
     if known is not None:
         return {"code": known, "detail": str(error)}
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+    if getattr(error, "errno", None) == errno.ENOMEM or "can't allocate memory" in str(error):  # torch's, on a CPU
         return {"code": "out_of_memory", "detail": str(error)}
     return {"code": "internal", "type": type(error).__name__}  # its message may quote what people wrote
 

@@ -21,7 +21,7 @@ from storage.db import connect
 from tests.trainer.processes import is_gone
 from trainer import child
 
-LEFT_BYTES = 128 * 1024  # to record what happened; less than the smallest of the merge's blocks
+LEFT_BYTES = 128 * 1024  # to record what happened; less than a block of the merge takes
 
 
 def die() -> None:

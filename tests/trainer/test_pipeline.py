@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 from sqlalchemy.exc import OperationalError
 
@@ -436,6 +438,23 @@ def test_a_databases_second_life_does_not_find_the_firsts_folders(world: World) 
 def test_every_way_to_fail_has_words() -> None:
     known = catalogue(DEFAULT_LOCALE)
     assert {f"error.{code}" for code in child.CODES.values()} <= set(known)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: bytearray(2**62),
+        lambda: np.empty(2**62, np.uint8),
+        lambda: torch.empty(2**62, dtype=torch.uint8),
+        lambda: mmap.mmap(-1, 2**62),
+    ],
+    ids=["python", "numpy", "torch", "mmap"],
+)
+def test_memory_that_is_not_to_be_had_is_named_whoever_asked_for_it(ask: Callable[[], object]) -> None:
+    with pytest.raises((MemoryError, OSError, RuntimeError)) as caught:
+        ask()
+    assert child.failure_of(caught.value)["code"] == "out_of_memory"
+    assert child.failure_of(torch.OutOfMemoryError("CUDA out of memory."))["code"] == "out_of_memory"
 
 
 def test_an_error_that_nobody_foresaw_is_recorded_without_its_message() -> None:
