@@ -81,6 +81,11 @@ def of_messages(session: Session, message_ids: Iterable[int]) -> list[Answer]:
     return sorted((found for query in queries for found in _every(session, query)), key=lambda each: each.id)
 
 
+def newest_of_conversation(session: Session, conversation_id: int) -> Answer | None:
+    query = select(answer).where(answer.c.conversation_id == conversation_id).order_by(answer.c.id.desc()).limit(1)
+    return next(iter(_every(session, query)), None)
+
+
 def first_that_dropped(session: Session, conversation_id: int) -> int | None:
     """The id of a conversation's first answer that was not given all that was said before."""
     dropped = select(answer.c.id).where(answer.c.conversation_id == conversation_id, answer.c.dropped > 0)

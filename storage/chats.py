@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
-from storage.records import Chat, ChatKind, Conversation
+from storage.records import Chat, ChatKind, Conversation, Scope
 from storage.rows import add, add_once, first
 from storage.tables import chat, conversation
 
@@ -50,19 +50,23 @@ def ids_of_kind(session: Session, channel: str, kind: ChatKind) -> set[str]:
     return set(session.scalars(select(chat.c.external_id).where(chat.c.channel == channel, chat.c.kind == kind)))
 
 
+def set_scope(session: Session, chat_id: int, scope: Scope) -> None:
+    session.execute(sql_update(chat).where(chat.c.id == chat_id).values(scope=scope))
+
+
 def set_locale(session: Session, chat_id: int, locale: str | None) -> None:
     session.execute(sql_update(chat).where(chat.c.id == chat_id).values(locale=locale))
 
 
 def current(session: Session, chat_id: int, thread: str, user_id: int, at: datetime) -> Conversation:
-    """The newest conversation of that user in that thread, begun if there is none."""
+    """The newest conversation in that thread, of that user or of all, as the chat has it; begun if there is none."""
+    mine = (conversation.c.chat_id == chat_id) & (conversation.c.thread == thread)
+    if get(session, chat_id).scope is Scope.USER:
+        mine &= conversation.c.user_id == user_id
     newest = first(
         session,
         Conversation,
-        select(conversation)
-        .where(conversation.c.chat_id == chat_id, conversation.c.thread == thread, conversation.c.user_id == user_id)
-        .order_by(conversation.c.id.desc())
-        .limit(1),
+        select(conversation).where(mine).order_by(conversation.c.id.desc()).limit(1),
     )
     return newest or begin(session, chat_id, thread, user_id, at)
 

@@ -65,3 +65,10 @@ def count(session: Session, since: datetime | None = None) -> int:
 
 def watermark(session: Session) -> int:
     return int(session.execute(select(func.coalesce(func.max(comparison.c.id), 0))).scalar_one())
+
+
+def of_user(session: Session, user_id: int) -> list[Comparison]:
+    """Oldest first."""
+    return every(
+        session, Comparison, select(comparison).where(comparison.c.user_id == user_id).order_by(comparison.c.id)
+    )

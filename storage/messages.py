@@ -73,3 +73,8 @@ def of_conversation(
 def many(session: Session, message_ids: Iterable[int]) -> dict[int, Message]:
     queries = (select(message).where(message.c.id.in_(ids)) for ids in batches(message_ids))
     return {found.id: found for query in queries for found in every(session, Message, query)}
+
+
+def of_user(session: Session, user_id: int) -> list[Message]:
+    """Oldest first."""
+    return every(session, Message, select(message).where(message.c.user_id == user_id).order_by(message.c.id))

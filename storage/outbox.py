@@ -48,6 +48,11 @@ def unsent(session: Session, limit: int = 50, *, only: str | None = None, but: S
     return every(session, Notice, query.order_by(outbox.c.id).limit(limit))
 
 
+def is_unsent(session: Session, notice_id: int) -> bool:
+    query = select(outbox.c.id).where(outbox.c.id == notice_id, outbox.c.sent_at.is_(None))
+    return session.execute(query).first() is not None
+
+
 def count_unsent(session: Session, *, but: Sequence[str] = ()) -> int:
     query = select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
     return session.scalar(query.where(outbox.c.code.not_in(but)) if but else query) or 0

@@ -92,3 +92,8 @@ def many(session: Session, rating_ids: Iterable[int]) -> dict[int, Rating]:
 def raters(session: Session, *, after: int = 0) -> int:
     """How many people rated since."""
     return session.execute(select(func.count(func.distinct(rating.c.user_id))).where(rating.c.id > after)).scalar_one()
+
+
+def of_user(session: Session, user_id: int) -> list[Rating]:
+    """All that they ever gave, oldest first."""
+    return every(session, Rating, select(rating).where(rating.c.user_id == user_id).order_by(rating.c.id))

@@ -121,6 +121,13 @@ def decline(session: Session, user_id: int, at: datetime) -> User:
     return _set(session, user_id, consented_at=None, declined_at=at)
 
 
+def blank(session: Session, user_id: int, *, keep_number: bool) -> User:
+    """Leave a row that says nothing of them: what an admin did, or a run that they asked for, may point to it."""
+    number = {} if keep_number else {"external_id": f"forgotten-{user_id}"}
+    empty = dict.fromkeys(("locale", "chosen_locale", "consented_at", "declined_at", "admitted_at"))
+    return _set(session, user_id, name="", **number, **empty)
+
+
 def _set(session: Session, user_id: int, **values: object) -> User:
     changed = first(session, User, sql_update(user).where(user.c.id == user_id).values(**values).returning(user))
     if changed is None:

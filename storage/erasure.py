@@ -1,0 +1,75 @@
+"""Takes one person's words out of every table, in the order in which the tables point at each other.
+
+Data sets and releases that were made with them are files and stay as they are; their rows lose the link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy import ColumnElement, Select, Table, delete, or_, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage import tables as t
+
+
+def erase(session: Session, user_id: int, external_id: str) -> Mapping[str, int]:
+    """What they said, what was answered to it, and what they said of answers. How many rows of each table went."""
+    said = select(t.message.c.id).where(t.message.c.user_id == user_id)
+    given = select(t.answer.c.id).where(t.answer.c.message_id.in_(said))
+    made = select(t.turn.c.id).where(t.turn.c.message_id.in_(said))
+    compared = _any_of(t.comparison.c.left_answer_id, t.comparison.c.right_answer_id, rows=given)
+    offered = _any_of(t.comparison_offer.c.left_answer_id, t.comparison_offer.c.right_answer_id, rows=given)
+    rated = or_(t.rating.c.user_id == user_id, t.rating.c.answer_id.in_(given))
+    picked = or_(t.comparison.c.user_id == user_id, compared)
+    _unlink(session, select(t.rating.c.id).where(rated), select(t.comparison.c.id).where(picked), said, given)
+    steps: tuple[tuple[Table, ColumnElement[bool]], ...] = (
+        (t.rating, rated),
+        (t.comparison, picked),
+        (t.comparison_offer, offered),
+        (t.delivery, t.delivery.c.answer_id.in_(given)),
+        (
+            t.correction_prompt,
+            or_(t.correction_prompt.c.user_id == user_id, t.correction_prompt.c.answer_id.in_(given)),
+        ),
+        (t.showing, t.showing.c.turn_id.in_(made)),
+        (t.answer, t.answer.c.message_id.in_(said)),
+        (t.turn, t.turn.c.message_id.in_(said)),
+        (t.attachment, t.attachment.c.message_id.in_(said)),
+        (t.message, t.message.c.user_id == user_id),
+        (t.outbox, t.outbox.c.user_id == user_id),
+        (t.update, t.update.c.key.endswith(f":{external_id}") & t.update.c.handled_at.is_not(None)),
+    )
+    gone = {table.name: _delete(session, table, where) for table, where in steps}
+    used = select(t.message.c.conversation_id).union(select(t.turn.c.conversation_id))
+    _delete(session, t.conversation, (t.conversation.c.user_id == user_id) & t.conversation.c.id.not_in(used))
+    held = select(t.conversation.c.chat_id)
+    _delete(session, t.chat, (t.chat.c.external_id == external_id) & t.chat.c.id.not_in(held))
+    return gone
+
+
+def _any_of(*columns: ColumnElement[int], rows: Select[tuple[int]]) -> ColumnElement[bool]:
+    return or_(*(column.in_(rows) for column in columns))
+
+
+def _unlink(
+    session: Session,
+    ratings: Select[tuple[int]],
+    comparisons: Select[tuple[int]],
+    said: Select[tuple[int]],
+    given: Select[tuple[int]],
+) -> None:
+    """What others' rows say of theirs."""
+    for table, column, rows in (
+        (t.dataset_example, t.dataset_example.c.rating_id, ratings),
+        (t.dataset_example, t.dataset_example.c.comparison_id, comparisons),
+        (t.message, t.message.c.parent_answer_id, given),
+        (t.message, t.message.c.replaces_id, said),
+    ):
+        session.execute(sql_update(table).where(column.in_(rows)).values({column.name: None}))
+
+
+def _delete(session: Session, table: Table, where: ColumnElement[bool]) -> int:
+    key = next(iter(table.primary_key.columns))
+    return len(session.execute(delete(table).where(where).returning(key)).all())
