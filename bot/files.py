@@ -40,7 +40,7 @@ PHOTO_SIDE = 1280  # Telegram keeps several sizes; releases with vision scale la
 FILE_SHARE = 0.75  # of the budget; the rest is for the system text, and for what the estimate gets wrong
 FENCE_CHARACTERS = 300  # around one file: its name and the fences
 DOWNLOAD_SECONDS = 30.0
-RETRY_SECONDS = (0.5, 1.0, 2.0)
+RETRY_SECONDS = (0.5, 1.0)
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp"})
 _TYPES = "json xml yaml x-yaml toml sql javascript typescript x-sh x-python x-httpd-php x-tex"

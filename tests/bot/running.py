@@ -53,6 +53,7 @@ class World:
             # A killed process is given up and taken over soon: tests are to wait for neither.
             "intervals": {
                 "recover_seconds": 0.3,
+                "paste_seconds": 0.6,
                 "lost_seconds": 3.0,
                 "drain_seconds": 0.3,
                 "cards_seconds": 0.3,

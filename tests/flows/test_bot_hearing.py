@@ -1,0 +1,312 @@
+"""What comes in beside plain questions: split pastes, edited questions, pictures, text files, and what cannot be read.
+
+One bot serves the tests of this file, with a long context; each test brings its own people.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage import deployments, updates
+from tests.bot import running
+from tests.bot.running import World, serve
+from tests.fakes.telegram import Message
+
+CONTEXT_TOKENS = 40_000
+
+
+@pytest.fixture(scope="module")
+def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running.shared(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
+        made.ollama.add("huigan:long", parameters={"num_ctx": CONTEXT_TOKENS})
+        serve(made.db, "huigan:long", context_tokens=CONTEXT_TOKENS)
+        yield made
+
+
+@pytest.fixture
+def here(shared: World) -> Iterator[World]:
+    yield shared.meet_alice()
+    shared.settle()
+    assert shared.refused() == []
+    assert shared.errors() == []
+
+
+@pytest.fixture
+def sighted(here: World) -> Iterator[None]:
+    """A release that sees."""
+    live = here.db.read(deployments.live)
+    assert live is not None
+    if "huigan:eyes" not in here.ollama.tags:
+        here.ollama.add("huigan:eyes", parameters={"num_ctx": CONTEXT_TOKENS}, sees=True)
+        serve(here.db, "huigan:eyes", context_tokens=CONTEXT_TOKENS)
+    else:
+        deploy(here, "huigan:eyes")
+    yield
+    here.db.write(deployments.deploy, live.release.id, "test", "test", datetime.now(UTC))
+
+
+def deploy(here: World, tag: str) -> None:
+    [release] = here.rows("release", tag=tag)
+    here.db.write(deployments.deploy, release["id"], "test", "test", datetime.now(UTC))
+
+
+def asked(here: World) -> list[dict[str, Any]]:
+    """What the last answer was given to, without the system text."""
+    return here.ollama.last("/api/chat").messages[1:]
+
+
+def words(here: World) -> list[str]:
+    return [each["content"] for each in asked(here)]
+
+
+# Pastes
+
+
+def test_a_paste_that_telegram_split_is_one_question_and_what_follows_is_answered_after_it(here: World) -> None:
+    text = "".join(f"第{number}句，说的是茶。" for number in range(1000))[:9000]
+    pieces = here.alice.pastes(here.chat, text)
+    here.says("还有一问")
+    assert [len(each.text) for each in pieces] == [4096, 4096, 808]
+    here.wait(lambda: sum("👍" in each.buttons for each in here.chat.answers) == 2, about="both are answered")
+    assert [row["text"] for row in here.mine("message")] == [text, "还有一问"]
+    assert words(here)[0] == text
+    assert words(here)[2] == "还有一问"
+
+
+def test_a_paste_that_was_cut_at_the_ends_of_lines_keeps_its_lines(here: World) -> None:
+    text = "\n".join(f"第{number}行：" + "茶" * 90 for number in range(60))
+    assert len(here.alice.pastes(here.chat, text)) > 1
+    here.answer()
+    assert [row["text"] for row in here.mine("message")] == [text]
+
+
+def test_a_long_message_on_its_own_is_answered_and_so_is_a_second_one(here: World) -> None:
+    here.says("茶" * 3000)
+    first = here.answer()
+    here.says("水" * 3000)
+    here.answer(after=first)
+    assert [row["text"][0] for row in here.mine("message")] == ["茶", "水"]
+
+
+def test_a_kill_neither_splits_nor_loses_a_paste(here: World) -> None:
+    here.settle()
+    here.kill()
+    text = "苦" * 4096 + "甘" * 4096 + "茶" * 10
+    first, *_ = here.alice.pastes(here.chat, text)
+    update = next(each for each in here.telegram.updates.pending if each["message"]["message_id"] == first.id)
+    # Only the first piece was stored when it was killed; the others come when it is back.
+    key = f"{here.chat.id}:0:{here.alice.id}"
+    here.db.write(updates.store, update["update_id"], update, datetime.now(UTC), key=key, worker="killed")
+    here.start()
+    here.answer()
+    here.settle()
+    assert [row["text"] for row in here.mine("message")] == [text]
+    assert len(here.mine("turn")) == 1
+
+
+# Edits
+
+
+def edited(here: World, question: Message, text: str) -> Message:
+    here.alice.edits(question, text)
+    return here.said("你改了问题")
+
+
+def test_an_edited_question_offers_an_answer_that_later_messages_see_instead_of_the_first(here: World) -> None:
+    here.says("先说一句")
+    before = here.answer()
+    question = here.says("茶几度泡？")
+    first = here.answer(after=before)
+    offer = edited(here, question, "绿茶几度泡？")
+    assert offer.buttons == ["回答新的问题"]
+    here.alice.presses(offer, "回答新的问题")
+    second = here.answer(after=offer)
+    assert second.text == "You said: 绿茶几度泡？"
+    assert words(here) == ["先说一句", "You said: 先说一句", "绿茶几度泡？"]
+    here.wait(lambda: offer.buttons == [])
+    here.says("为什么？")
+    here.answer(after=second)
+    assert words(here) == [
+        "先说一句", "You said: 先说一句", "绿茶几度泡？", "You said: 绿茶几度泡？", "为什么？",
+    ]  # fmt: skip
+    rows = here.mine("message")
+    assert [row["replaces_id"] for row in rows] == [None, None, rows[1]["id"], None]
+    assert "👍" in first.buttons, "the first answer stays"
+
+
+def test_of_many_edits_the_newest_is_offered_once_also_after_a_restart(here: World) -> None:
+    question = here.says("一")
+    here.answer()
+    offer = edited(here, question, "一二")
+    stale = offer.keys[0]["callback_data"]
+    here.alice.edits(question, "一二三")
+    here.wait(lambda: offer.keys[0]["callback_data"] != stale, about="the offer is the newer one's")
+    press = here.alice.forges_press(offer, stale)
+    here.wait(lambda: press.answered)
+    assert "最新" in press.answer
+    here.settle()
+    here.kill()
+    here.start()
+    here.alice.presses(offer, "回答新的问题")
+    assert here.answer(after=offer).text == "You said: 一二三"
+    again = here.alice.forges_press(offer, f"edited:{here.mine('message')[-1]['id']}")
+    here.wait(lambda: again.answered)
+    assert "失效" in again.answer
+    assert len(here.mine("turn")) == 2
+
+
+def test_edits_that_change_no_question_are_passed_over(here: World) -> None:
+    same, command = here.says("不变"), here.says("/id")
+    here.said("你的编号")
+    here.answer()
+    here.alice.edits(same, "不变")
+    here.alice.edits(command, "/help")
+    bob = here.telegram.user("Bob")
+    group = here.telegram.group("茶友", members=[here.alice, bob], bot_is_admin=True)
+    here.alice.edits(here.says("大家好", chat=group), "@huigan_bot 大家好")
+    here.says("然后呢")
+    here.said("You said: 然后呢")
+    here.settle()
+    assert not any("你改了问题" in each.text for each in [*here.chat.answers, *group.answers])
+    assert len(here.mine("message")) == 2
+
+
+def test_only_the_author_may_have_an_edited_question_answered(here: World) -> None:
+    bob = here.telegram.user("Bob")
+    group = here.telegram.group("茶友", members=[here.alice, bob])
+    question = here.says("@huigan_bot 一", chat=group)
+    here.answer(group)
+    here.alice.edits(question, "@huigan_bot 二")
+    offer = here.said("你改了问题", group)
+    assert offer.reply_to is question
+    press = bob.presses(offer, "回答新的问题")
+    here.wait(lambda: press.answered)
+    assert "只有提问的人" in press.answer
+    here.alice.presses(offer, "回答新的问题")
+    assert here.answer(group, after=offer).text == "You said: 二"
+
+
+def test_one_edited_piece_of_a_paste_asks_for_the_whole(here: World) -> None:
+    first, *_ = here.alice.pastes(here.chat, "茶" * 5000)
+    here.answer()
+    here.alice.edits(first, "水" * 100)
+    here.said("全文再发一次")
+    assert len(here.mine("message")) == 1
+
+
+# Files
+
+
+@pytest.mark.usefixtures("sighted")
+def test_a_picture_is_seen_kept_and_still_seen_by_later_answers(here: World) -> None:
+    here.alice.sends_photo(here.chat, b"a photo of tea", caption="这是什么茶？")
+    first = here.answer()
+    assert asked(here)[-1]["content"] == "这是什么茶？"
+    assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"a photo of tea"]
+    here.says("几年的？")
+    here.answer(after=first)
+    assert [len(each.get("images", [])) for each in asked(here)] == [1, 0, 0]
+    [kept] = [row for row in here.rows("attachment") if row["message_id"] == here.mine("message")[0]["id"]]
+    assert Path(kept["path"]).read_bytes() == b"a photo of tea"
+    assert Path(kept["path"]).is_relative_to(here.folder / "attachments")
+    deploy(here, "huigan:long")  # which does not see: the words stay
+    here.says("谢谢")
+    here.answer(after=first)
+    here.wait(lambda: words(here)[-1] == "谢谢")
+    assert words(here)[0] == "这是什么茶？"
+    assert not any("images" in each for each in asked(here))
+
+
+@pytest.mark.usefixtures("sighted")
+def test_an_album_is_one_question(here: World) -> None:
+    here.alice.sends_album(here.chat, [b"one", b"two", b"three"], caption="哪个好？")
+    here.answer()
+    assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"one", b"two", b"three"]
+    assert len(here.mine("turn")) == 1
+
+
+@pytest.mark.usefixtures("sighted")
+def test_a_picture_without_words_and_one_sent_as_a_file_are_seen(here: World) -> None:
+    here.alice.sends_photo(here.chat, b"photo")
+    first = here.answer()
+    assert words(here)[-1] == "请看看这张图片。"
+    here.alice.sends_document(here.chat, "tea.png", b"png", mime_type="image/png", caption="这个呢")
+    here.answer(after=first)
+    assert base64.b64decode(asked(here)[-1]["images"][0]) == b"png"
+
+
+@pytest.mark.usefixtures("sighted")
+def test_in_a_group_a_picture_speaks_to_us_by_a_mention_in_its_caption(here: World) -> None:
+    group = here.telegram.group("茶友", members=[here.alice], bot_is_admin=True)
+    here.alice.sends_photo(group, b"not for us", caption="看")
+    here.alice.sends_photo(group, b"for us", caption="@huigan_bot 这是什么")
+    here.answer(group)
+    assert words(here) == ["这是什么"]
+    assert base64.b64decode(asked(here)[-1]["images"][0]) == b"for us"
+
+
+def test_a_release_that_does_not_see_says_so(here: World) -> None:
+    here.alice.sends_photo(here.chat, b"photo", caption="这是什么")
+    here.said("看不懂图片")
+    here.alice.sends_album(here.chat, [b"one", b"two"])
+    here.wait(lambda: sum("看不懂图片" in text for text in here.chat.texts) == 2)
+    here.settle()
+    assert sum("看不懂图片" in text for text in here.chat.texts) == 2, "an album is refused once"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
+def test_a_text_file_is_read_as_part_of_the_question(here: World, encoding: str) -> None:
+    content = "铁观音,95\n龙井,80\n```\n"
+    here.alice.sends_document(here.chat, "茶温.csv", content.encode(encoding), mime_type="text/csv", caption="几度？")
+    here.answer()
+    assert words(here) == ["几度？\n\n茶温.csv\n````\n铁观音,95\n龙井,80\n```\n````"]
+
+
+def test_of_a_long_text_file_the_beginning_is_read_and_that_is_said(here: World) -> None:
+    here.alice.sends_document(here.chat, "long.txt", ("茶" * 50_000).encode())
+    note = here.said("只读了前")
+    here.answer(after=note)
+    read = words(here)[-1].count("茶")
+    assert f"前 {read} 个字符（共 50000 个）" in note.text
+    assert 10_000 < read <= 32_000
+
+
+def test_what_cannot_be_read_is_refused_each_with_what_to_do(here: World) -> None:
+    stored = len(here.rows("message"))
+    here.alice.sends_voice(here.chat, b"ogg")
+    here.said("听不懂语音")
+    here.alice.sends_sticker(here.chat)
+    here.said("贴纸")
+    here.alice.sends_video(here.chat, b"mp4")
+    here.said("截一张图")
+    here.alice.sends_document(here.chat, "a.pdf", b"%PDF", mime_type="application/pdf")
+    here.said("这种文件我读不了")
+    here.alice.sends_document(here.chat, "a.heic", b"heic", mime_type="image/heic")
+    here.said("JPEG")
+    here.alice.sends_document(here.chat, "a.txt", b"\x00\xff\x00")
+    here.said("UTF-8")
+    here.alice.sends_document(here.chat, "b.txt", b"\n")
+    here.said("b.txt 是空的")
+    here.alice.sends_document(here.chat, "c.txt", b"a" * 1_000_001)
+    here.said("1 MB")
+    group = here.telegram.group("茶友", members=[here.alice], bot_is_admin=True)
+    here.alice.sends_sticker(group)
+    here.settle()
+    assert len(here.rows("message")) == stored
+    assert group.answers == []
+
+
+def test_a_file_that_is_fetched_at_the_second_try_is_read_and_one_that_cannot_be_says_retry(here: World) -> None:
+    here.telegram.drop("getFile")
+    here.alice.sends_document(here.chat, "a.txt", "茶".encode())
+    here.answer()
+    fault = here.telegram.drop("getFile", times=100)
+    here.alice.sends_document(here.chat, "b.txt", "茶".encode())
+    here.said("再发一次")
+    fault.times = 0
