@@ -50,6 +50,7 @@ class Cards:
         self._screen = screen
         self._locales = locales
         self._replayed = replayed
+        self._looking = asyncio.Lock()
         self._warming: set[int] = set()  # runs whose release is being loaded
         self._given_up: set[tuple[int, int]] = set()  # (run, user) who cannot be written to
 
@@ -58,12 +59,13 @@ class Cards:
 
     async def look(self) -> None:
         """Send what is missing and bring the others up to date. Call every few seconds."""
-        at = datetime.now(UTC)
-        for user, known in await self._db.aread(_missing, at):
-            if (known.run.id, user.id) not in self._given_up:
-                await self._send(user, known)
-        for card, user, known in await self._db.aread(_decided, at):
-            await self._conclude(card, user, known)
+        async with self._looking:
+            at = datetime.now(UTC)
+            for user, known in await self._db.aread(_missing, at):
+                if (known.run.id, user.id) not in self._given_up:
+                    await self._send(user, known)
+            for card, user, known in await self._db.aread(_decided, at):
+                await self._conclude(card, user, known)
 
     async def _send(self, user: User, known: Account) -> None:
         locale = locale_of(user.reads)

@@ -149,8 +149,8 @@ def _ended(known: Account, locale: str) -> Iterator[str]:
     if run.error:
         code = str(run.error.get("code", "internal"))
         yield told(locale, "error", code, run.error)
-    if run.state is RunState.BUILT and known.dataset is not None:
-        yield from scorecards.data(known.dataset.counts, locale)
+    if run.state is RunState.BUILT:
+        yield from scorecards.data(known.dataset.counts if known.dataset else {}, locale)
         yield from scorecards.preflight(run.progress.get("preflight", {}), locale)
     if known.artefact is not None:
         yield from scorecards.reasons(known.artefact.verdict or {}, locale)

@@ -37,6 +37,7 @@ METHODS = ("auto", "sft", "dpo", "kto", "orpo")
 LISTED = 10
 CAPTION_UNITS = 1024
 MIN_POINTS = 2
+ROOM_SECONDS = 1.0
 MAX_ID = 2**63 - 1
 
 
@@ -67,13 +68,23 @@ class Runs:
         if known.is_over:
             await self._screen.edit(spot, int(card.message), Piece(clipped(words, 4000)))
             await self._finish(card)
-        elif card.id not in self._shown:
-            # What an earlier process showed is not known: to show the same once more would be refused.
+        elif card.id not in self._shown and known.run.state is RunState.QUEUED:
+            self._shown[card.id] = words  # an earlier process showed it; the same once more would be refused
+        elif words != self._shown.get(card.id) and await self._has_room(spot):
             self._shown[card.id] = words
-        elif words != self._shown[card.id]:
-            self._shown[card.id] = words
-            if not await self._screen.frame(spot, int(card.message), words, None):
+            # With the time, so that it differs also from what an earlier process showed.
+            stamped = f"{words}\n🕒 {datetime.now(UTC):%H:%M:%S} UTC"
+            if not await self._screen.frame(spot, int(card.message), stamped, None):
                 await self._finish(card)
+
+    async def _has_room(self, spot: Spot) -> bool:
+        """Whether an edit may go there now; else the next look will have newer words."""
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await self._screen.pace.frame_room(spot.chat_id)
+        except TimeoutError:
+            return False
+        return True
 
     async def _finish(self, card: RunCard) -> None:
         await self._db.awrite(run_cards.finish, card.id, datetime.now(UTC))
@@ -122,7 +133,7 @@ class Runs:
         at = datetime.now(UTC)
         known = await self._db.aread(account, number, at)
         words = progress.whole(known, asked.locale, at)
-        if not known.is_over:
+        if not known.is_over and not await self._db.aread(_is_watched, number, asked.user.id):
             await self._begin(asked, known.run, progress.progress(known, asked.locale, at))
         if len(known.points) < MIN_POINTS:
             return words
@@ -168,6 +179,12 @@ def _meant(session: Session, args: list[str], states: frozenset[RunState] | None
         return runs.get(session, number).id
     except LookupError:
         return Refusal("unknown_run", {"run": number})
+
+
+def _is_watched(session: Session, run_id: int, user_id: int) -> bool:
+    """Whether they have a message that shows how it goes: one is enough."""
+    cards = run_cards.of_run(session, run_id, CardKind.PROGRESS)
+    return any(card.user_id == user_id and card.finished_at is None for card in cards)
 
 
 def _going_on(session: Session, at: datetime) -> list[tuple[RunCard, User, Account]]:
