@@ -92,13 +92,16 @@ def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dic
         given = answers.many(session, wanted[first : first + IDS_A_QUERY])
         prompts = history.prompts_of(session, list(given.values()))
         authors = authors_of(session, list(given.values()))
+        with_images = given_images(session, list(given.values()))
         for answer in given.values():
             if answer.release_id not in own_systems:
                 artefact_id = releases.get(session, answer.release_id or 0).artefact_id
                 own_systems[answer.release_id] = artefacts.get(session, artefact_id).system
             spoken = [(each["role"], each["content"]) for each in prompts[answer.id][1:]]
             system = system_of(answer, own_systems[answer.release_id], recipe)
-            found[answer.id] = Exchange(answer, (("system", system), *spoken), authors[answer.id])
+            found[answer.id] = Exchange(
+                answer, (("system", system), *spoken), authors[answer.id], answer.id in with_images
+            )
     return found
 
 
@@ -121,6 +124,16 @@ def authors_of(session: Session, given: Sequence[Answer]) -> dict[int, frozenset
     writers = {("message", each.id): each.user_id for each in said.values()}
     writers |= {("correction", each.id): each.user_id for each in corrected.values()}
     return {answer_id: frozenset(writers[row] for row in each & writers.keys()) for answer_id, each in rows.items()}
+
+
+def given_images(session: Session, given: Sequence[Answer]) -> frozenset[int]:
+    """The answers whose prompts have messages that images came with."""
+    rows = {
+        answer.id: {answer.message_id, *(int(row_id) for kind, row_id in answer.seen.row_ids if kind == "message")}
+        for answer in given
+    }
+    seen = history.images_of(session, set().union(*rows.values()))
+    return frozenset(answer_id for answer_id, said in rows.items() if said & seen.keys())
 
 
 def consenting(session: Session, user_ids: Iterable[int]) -> frozenset[int]:

@@ -41,6 +41,7 @@ class Exchange:
     answer: Answer
     prompt: Prompt
     author_ids: frozenset[int]
+    has_images: bool = False  # which the prompt does not hold: without them the answer would teach to invent
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,8 @@ def _split(example: Example, seed: int, share: float) -> Split:
 def _usable(answer_id: int, user_id: int, feedback: Feedback, dropped: _Dropped) -> bool:
     exchange = feedback.exchanges.get(answer_id)
     if not dropped.unless(exchange is not None, "answer_unknown") or exchange is None:
+        return False
+    if not dropped.unless(not exchange.has_images, "images"):
         return False
     return dropped.unless({user_id, *exchange.author_ids} <= feedback.consenting_ids, "no_consent")
 

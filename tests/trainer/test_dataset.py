@@ -9,12 +9,14 @@ from typing import Any
 
 import datasets as hf
 import pytest
+from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
-from storage import chats, datasets, ratings
+from storage import chats, datasets, ratings, tables
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Pick, Thumb
+from tests.storage.test_attachments import attach
 from tests.trainer.community import AT, SYSTEM, Community
 from trainer import dataset, replay
 from trainer.dataset import Built
@@ -54,6 +56,26 @@ def test_another_seed_holds_out_others(sqlite_db: Database, tmp_path: Path) -> N
     teach(sqlite_db)
     other = dataset.build(sqlite_db, Recipe.from_dict(recipe().to_dict() | {"seed": 21}), tmp_path / "b", AT)
     assert other.sha256 != build(sqlite_db, tmp_path / "a").sha256
+
+
+def test_an_answer_to_a_picture_is_left_out_and_so_is_one_that_only_had_it_in_its_history(
+    sqlite_db: Database, tmp_path: Path
+) -> None:
+    """The texts alone would teach to tell of pictures that nobody showed."""
+    community = Community(sqlite_db)
+    ann = community.person()
+    [pictured], [later], [other] = (community.ask(ann, f"问题 {n}？", "是茶") for n in range(3))
+    for answer in (pictured, later, other):
+        community.rate(ann, answer, Thumb.UP)
+
+    def show(session: Session) -> None:
+        attach(session, pictured.message_id, "a")
+        rows = [["message", pictured.message_id], ["answer", pictured.id], ["message", later.message_id]]
+        session.execute(sql_update(tables.answer).where(tables.answer.c.id == later.id).values(row_ids=rows))
+
+    sqlite_db.write(show)
+    built = build(sqlite_db, tmp_path / "d")
+    assert built.counts["dropped"]["images"] == 2
 
 
 def test_it_is_read_back_by_datasets_with_and_without_its_card(sqlite_db: Database, tmp_path: Path) -> None:

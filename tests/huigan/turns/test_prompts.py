@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from huigan.turns.prompts import Line, estimate_tokens, fitted, history
+from huigan.turns.prompts import IMAGE_TOKENS, Line, beginning, estimate_tokens, fitted, history
 from storage.records import Answer, Comparison, Ended, Message, Pick, Rating, Seen, Thumb
 from tests.huigan.turns.conftest import AT
 
@@ -81,3 +81,55 @@ def test_the_history_begins_where_what_a_message_replies_to_is_not_among_its_mes
     reply = message(4, parent=99)
     later = message(5)
     assert texts(history(later, [*MESSAGES, reply, later], [*ANSWERS, answer(4, 4)], [], [])) == ["m4", "a4"]
+
+
+def version(number: int, of: int) -> Message:
+    return Message(number, 1, 1, f"m{number}", f"s{number}", None, of, AT)
+
+
+def test_an_edited_version_is_given_what_came_before_its_original() -> None:
+    edited = version(4, of=2)
+    assert texts(history(edited, [*MESSAGES, edited], ANSWERS, [], [])) == ["m1", "a2"]
+
+
+def test_what_is_said_after_an_edited_version_was_answered_continues_from_it() -> None:
+    """m3 was said between the original and the edit: that is another branch now."""
+    edited, later = version(4, of=2), message(5)
+    given = [*ANSWERS, answer(4, 3), answer(5, 4)]
+    assert texts(history(later, [*MESSAGES, edited, later], given, [], [])) == ["m1", "a2", "m4", "a5"]
+
+
+def test_a_reply_to_an_answer_of_the_other_branch_goes_on_there() -> None:
+    edited, reply = version(4, of=2), message(5, parent=4)
+    given = [*ANSWERS, answer(4, 3), answer(5, 4)]
+    assert texts(history(reply, [*MESSAGES, edited, reply], given, [], [])) == ["m1", "a2", "m2", "a3", "m3", "a4"]
+
+
+def test_what_was_said_between_the_edit_and_its_answer_sees_it_in_the_originals_place() -> None:
+    edited, between, later = version(3, of=2), message(4), message(5)
+    given = [*ANSWERS, answer(4, 4), answer(5, 3)]
+    said = [*MESSAGES[:2], edited, between, later]
+    assert texts(history(later, said, given, [], [])) == ["m1", "a2", "m3", "a5", "m4", "a4"]
+
+
+def test_a_version_that_was_never_answered_is_nobodys_past_and_the_newest_answered_one_counts() -> None:
+    first, second, third, later = version(4, of=2), version(5, of=2), version(6, of=2), message(7)
+    given = [*ANSWERS[:2], answer(3, 2), answer(4, 4), answer(5, 5)]
+    said = [*MESSAGES[:2], first, second, third, later]
+    assert texts(history(later, said, given, [], [])) == ["m1", "a2", "m5", "a5"]
+
+
+def test_images_stay_with_their_messages_and_count_in_the_budget() -> None:
+    lines = history(MESSAGES[2], MESSAGES, ANSWERS, [], [], {1: ("a", "b")})
+    assert [line.images for line in lines] == [("a", "b"), (), (), ()]
+    question = Line("message", 3, "m3")
+    assert fitted("", [*lines, question], 2 * IMAGE_TOKENS).dropped == 2
+    assert fitted("", [*lines, question], 3 * IMAGE_TOKENS).dropped == 0
+
+
+@given(st.text("茶a", max_size=60), st.integers(0, 60))
+def test_the_beginning_of_a_text_holds_as_many_tokens_as_were_asked(text: str, tokens: int) -> None:
+    kept = beginning(text, tokens)
+    assert text.startswith(kept)
+    assert estimate_tokens(kept) <= tokens + estimate_tokens("")
+    assert kept == text or estimate_tokens(text[: len(kept) + 1]) > tokens + estimate_tokens("")
