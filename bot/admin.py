@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from sqlalchemy.orm import Session
-from telegram import Update
+from telegram import Message, Update
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
 from bot.locales import Locales
@@ -43,6 +43,7 @@ class Asked:
     spot: Spot
     args: list[str]
     say: Callable[[str], Awaitable[None]]  # beside it, before the answer
+    message: Message
 
 
 Act = Callable[[Asked], Awaitable[str | None]]  # the answer in words; None: it has been given
@@ -71,7 +72,7 @@ def _guarded(
         if not known.is_admin:
             await say(text(locale, "refusal.not_admin"))
             return
-        words = await act(Asked(known, locale, spot, list(context.args or []), say))
+        words = await act(Asked(known, locale, spot, list(context.args or []), say, message))
         if words is not None:
             await say(words)
 

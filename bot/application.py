@@ -16,19 +16,27 @@ from telegram.error import NetworkError, TelegramError
 from telegram.ext import Application, ApplicationBuilder, ContextTypes, ExtBot
 
 from bot import claim, menu
+from bot.access import AccessPart
 from bot.admin import Admin, guarded
+from bot.broadcast import Broadcasts
 from bot.cards import Cards
 from bot.commands import Commands
 from bot.edits import Edits
 from bot.files import Files
+from bot.health import Health
+from bot.library import Library
 from bot.locales import Locales, told_by_telegram
 from bot.messages import Messages
 from bot.notices import Notices
 from bot.pace import TELEGRAMS, Limits, Pace
 from bot.pastes import Pastes
+from bot.people import People
+from bot.personal import Personal
+from bot.personas import Personas
 from bot.places import spot_of
 from bot.presses import Presses
 from bot.runs import Runs
+from bot.schedule import Schedule
 from bot.screen import Screen
 from bot.showing import Shows
 from bot.stats import Stats
@@ -89,6 +97,8 @@ def build_application(
     commands = Commands(db, screen, locales)
     parts = (
         commands,
+        Personal(db, screen, locales),
+        Personas(db, screen, locales),
         Messages(db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files),
         Presses(db, desk, shows, screen, locales, queue.replayed),
     )
@@ -96,7 +106,14 @@ def build_application(
     application.add_handler(edits.edits(), group=1)
     runs, cards = Runs(db, recipe, screen), Cards(db, library, screen, locales, queue.replayed)
     application.add_handlers(cards.handlers())
-    for admins_part in (Admin(db, library), runs, Stats(db, screen)):
+    panels = (db, screen, locales, queue.replayed)
+    access, broadcasts = AccessPart(*panels), Broadcasts(*panels, limits.overall_per_second / 3)
+    models = Library(db, library, chat, screen, locales, queue.replayed, intervals.cards_seconds)
+    application.add_handler(access.gate(), group=-1)
+    for panels_part in (access, People(*panels), broadcasts, models):
+        application.add_handlers([*panels_part.handlers(), *guarded(db, screen, locales, panels_part.acts())])
+    simple = (Admin(db, library), runs, Stats(db, screen), Schedule(db), Health(db, library, home))
+    for admins_part in simple:
         application.add_handlers(guarded(db, screen, locales, admins_part.acts()))
     for part in parts:
         application.add_handlers(part.handlers())
@@ -107,10 +124,12 @@ def build_application(
         (intervals.recover_seconds, _sharing(db, desk.worker, pace)),
         (intervals.recover_seconds, shows.recover),
         (intervals.drain_seconds, _alone(db, "notices", desk.worker, Notices(db, screen).drain)),
+        (intervals.drain_seconds, _alone(db, "broadcast", desk.worker, broadcasts.drain)),
+        (intervals.recover_seconds, _alone(db, "menus", desk.worker, menu.AdminMenus(db, application.bot).look)),
         (intervals.drain_seconds, _alone(db, "cards", desk.worker, cards.look)),
         (intervals.cards_seconds, _alone(db, "progress", desk.worker, runs.look)),
     ]
-    life = _Life(db, queue, shows, admins, beside, intervals.grace_seconds)
+    life = _Life(db, queue, shows, admins, beside, intervals.grace_seconds, models.close)
     application.post_init = life.begin
     application.post_stop = life.end
     return application
@@ -127,6 +146,7 @@ class _Life:
         admins: Sequence[int],
         beside: Beside,
         grace_seconds: float,
+        close: Callable[[], Awaitable[None]],
     ) -> None:
         self._db = db
         self._queue = queue
@@ -134,6 +154,7 @@ class _Life:
         self._admins = admins
         self._beside = beside
         self._grace_seconds = grace_seconds
+        self._close = close
         self._loops: list[asyncio.Task[None]] = []
 
     async def begin(self, application: Bot) -> None:
@@ -149,6 +170,7 @@ class _Life:
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._close()
         await self._shows.close(self._grace_seconds)
         logger.info("the bot has ended")
 

@@ -13,11 +13,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
-from telegram.error import TelegramError
+from telegram.error import Forbidden, TelegramError
 
 from bot import CHANNEL
 from bot.places import Spot
 from bot.screen import Screen, is_passing
+from huigan.operate import broadcasts
 from huigan.texts import locale_of, told
 from storage import chats, outbox, users
 from storage.db import Database
@@ -55,6 +56,9 @@ class Notices:
                     logger.warning("notice %d waits: %s", notice.id, error)
                     return False
                 logger.info("user %d cannot be told of notice %d: %s", user.id, notice.id, error)
+                if notice.user_id is not None:
+                    why = "blocked" if isinstance(error, Forbidden) else "refused"
+                    await self._db.awrite(outbox.give_up, notice.id, why, datetime.now(UTC))
             self._had[notice.id].add(user.id)
         return bool(people)
 
@@ -70,7 +74,7 @@ def words(notice: Notice, locale: str) -> str:
 
 
 def _addressed(session: Session) -> list[tuple[Notice, list[User] | None]]:
-    return [(notice, _people(session, notice)) for notice in outbox.unsent(session, BATCH)]
+    return [(notice, _people(session, notice)) for notice in outbox.unsent(session, BATCH, but=(broadcasts.CODE,))]
 
 
 def _people(session: Session, notice: Notice) -> list[User] | None:

@@ -25,7 +25,7 @@ def status(session: Session, locale: str, at: datetime) -> str:
         _turns(session, locale),
         text(locale, "admin.status_ratings", ratings=len(ratings.counting(session)), raters=ratings.raters(session)),
         _trainer(session, locale, at),
-        *_schedule(session, locale, at),
+        *schedule(session, locale, at),
         *(_run(each, locale) for each in _runs(session)),
     )
     return "\n".join(lines)
@@ -58,7 +58,7 @@ def _trainer(session: Session, locale: str, at: datetime) -> str:
     return text(locale, "admin.status_lost_trainer", worker=seen[0], seen=time_of(seen[1]))
 
 
-def _schedule(session: Session, locale: str, at: datetime) -> Iterator[str]:
+def schedule(session: Session, locale: str, at: datetime) -> Iterator[str]:
     """When the next run is due, and what keeps one from being queued now."""
     kept = settings.get(session, DECISION_KEY)
     if kept is None:

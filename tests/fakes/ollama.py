@@ -241,6 +241,7 @@ class FakeOllama:
             "/api/ps": ("GET", self._ps),
             "/api/show": ("POST", self._show),
             "/api/create": ("POST", self._create),
+            "/api/pull": ("POST", self._pull),
             "/api/copy": ("POST", self._copy),
             "/api/delete": ("DELETE", self._delete),
             "/api/generate": ("POST", self._generate),
@@ -271,7 +272,7 @@ class FakeOllama:
 
     async def _fail_if_told(self, exchange: Exchange) -> None:
         fault = next((each for each in self._faults if each.path == exchange.path and each.times > 0), None)
-        if fault is None or (fault.status == 200 and exchange.path in {"/api/chat", "/api/create"}):
+        if fault is None or (fault.status == 200 and exchange.path in {"/api/chat", "/api/create", "/api/pull"}):
             return
         fault.times -= 1
         if fault.hangs:
@@ -407,6 +408,23 @@ class FakeOllama:
         self._keep(tag)
         made = [{"status": f"creating new layer {digest}"} for digest in digests]
         return [*begun, *made, {"status": "writing manifest"}, {"status": "success"}]
+
+    async def _pull(self, exchange: Exchange, _request: Request) -> Response:
+        """Any tag can be had from its registry."""
+        name = exchange.tag
+        if not _NAME.fullmatch(name):
+            raise _Refused(400, "invalid model name")
+        begun: list[dict[str, Any]] = [{"status": "pulling manifest"}]
+        if line := self._error_line(exchange):
+            lines = [*begun, line]
+        else:
+            tag = self.add(name)
+            size = len(self.blobs[tag.blob])
+            file = {"status": f"pulling {tag.blob[7:19]}", "digest": tag.blob, "total": size}
+            ended = [{"status": each} for each in ("verifying sha256 digest", "writing manifest", "success")]
+            lines = [*begun, file, file | {"completed": size // 2}, file | {"completed": size}, *ended]
+        exchange.ended = "complete"
+        return StreamingResponse(iter([_ndjson(line) for line in lines]), media_type="application/x-ndjson")
 
     async def _copy(self, exchange: Exchange, _request: Request) -> Response:
         body = exchange.json or {}
