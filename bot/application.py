@@ -21,6 +21,7 @@ from bot.admin import Admin, guarded
 from bot.broadcast import Broadcasts
 from bot.cards import Cards
 from bot.commands import Commands
+from bot.corrections import Corrections
 from bot.edits import Edits
 from bot.files import Files
 from bot.health import Health
@@ -35,6 +36,7 @@ from bot.personal import Personal
 from bot.personas import Personas
 from bot.places import spot_of
 from bot.presses import Presses
+from bot.reactions import Reactions
 from bot.runs import Runs
 from bot.schedule import Schedule
 from bot.screen import Screen
@@ -53,7 +55,7 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
 Beside = Sequence[tuple[float, Callable[[], Awaitable[None]]]]  # what is done again and again, so many seconds apart
 
-ALLOWED_UPDATES = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY]
+ALLOWED_UPDATES = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.MESSAGE_REACTION]
 
 Bot = Application[Any, Any, Any, Any, Any, Any]
 
@@ -97,6 +99,8 @@ def build_application(
     commands = Commands(db, screen, locales)
     parts = (
         commands,
+        Corrections(db, screen, locales),
+        Reactions(db, screen, locales),
         Personal(db, screen, locales),
         Personas(db, screen, locales),
         Messages(db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files),

@@ -17,6 +17,7 @@ from telegram import (
     CallbackQuery,
     ForceReply,
     InlineKeyboardMarkup,
+    InputFile,
     LinkPreviewOptions,
     MessageEntity,
     ReplyParameters,
@@ -64,6 +65,18 @@ class Screen:
             spot.chat_id, message_id, piece, keyboard if isinstance(keyboard, InlineKeyboardMarkup) else None
         )
         return message_id
+
+    async def send_document(self, spot: Spot, content: bytes, name: str, caption: str) -> None:
+        reply = ReplyParameters(spot.reply_to, allow_sending_without_reply=True) if spot.reply_to else None
+        await _insist(
+            lambda: self._bot.send_document(
+                spot.chat_id,
+                InputFile(content, filename=name),
+                caption=caption,
+                message_thread_id=spot.thread_id,
+                reply_parameters=reply,
+            )
+        )
 
     async def say(self, spot: Spot, words: str, keyboard: Keyboard = None) -> None:
         """Words of ours."""

@@ -70,6 +70,12 @@ def of_conversation(
     return every(session, Message, query.limit(limit))[::-1]
 
 
+def before(session: Session, message_id: int, user_id: int) -> Message | None:
+    """What that user said last before it, wherever."""
+    query = select(message).where(message.c.user_id == user_id, message.c.id < message_id)
+    return first(session, Message, query.order_by(message.c.id.desc()).limit(1))
+
+
 def many(session: Session, message_ids: Iterable[int]) -> dict[int, Message]:
     queries = (select(message).where(message.c.id.in_(ids)) for ids in batches(message_ids))
     return {found.id: found for query in queries for found in every(session, Message, query)}
