@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from huigan.operate import releases as operated
 from huigan.serving.client import Ollama
 from huigan.texts import DEFAULT_LOCALE, catalogue
-from storage import outbox, releases, runs
+from storage import outbox, releases, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
@@ -461,6 +461,28 @@ def test_an_error_that_nobody_foresaw_is_recorded_without_its_message() -> None:
     """It may quote what people wrote."""
     assert child.failure_of(KeyError("my secret")) == {"code": "internal", "type": "KeyError"}
     assert child.failure_of(RunFailed("disk_full", folder=Path("/x"))) == {"code": "disk_full", "folder": "/x"}
+
+
+def test_the_curve_is_told_whole_also_where_an_attempt_was_killed_before_it_had_told(world: World) -> None:
+    """The stages were trained by a process that told nothing: what it measured lies in the run's folder."""
+    folder, run = stages.folder_of(world.home, the_run(world)), the_run(world)
+    tell = child.Teller(world.db, run, child.Bars(None, None))
+
+    def trained_again() -> None:
+        for stage in ("train", "merge"):
+            (folder / f"{stage}.json").unlink(missing_ok=True)
+        with pytest.raises(Halt):
+            pipeline.run(work_of(world, run, until="merge", point=tell.point))
+
+    trained_again()
+    assert tell.points
+    tell("merge", "", 0, 0)
+    curve = world.db.read(run_points.curve, run.id)
+    wanted = json.loads((folder / "dataset.json").read_text())["stages"]
+    assert [*dict.fromkeys(each.method for each in curve)] == wanted
+    assert all("loss" in each.measures for each in curve)
+    trained_again()
+    assert not tell.points, "all is told already"
 
 
 def test_what_a_run_needs_is_said_in_its_folder_and_beside_its_progress(world: World) -> None:

@@ -13,7 +13,7 @@ from huigan.turns.answering import Phase, View
 from huigan.turns.desk import Desk, Watched
 from huigan.turns.history import lines_for, prompt_of
 from huigan.turns.opening import Refusal, answer_again
-from storage import answers, deliveries, outbox, ratings, turns
+from storage import answers, deliveries, gpu, outbox, ratings, runs, turns
 from storage.db import Database
 from storage.records import Ended, Thumb, TurnState
 from tests.fakes.ollama import BUSY, FakeOllama
@@ -471,3 +471,49 @@ async def test_a_slow_watcher_never_misses_the_closing_view(sqlite_db: Database)
         if view.phase is Phase.ANSWERING:
             watched.show(View(Phase.CLOSED, text="one two"))
     assert seen == ["one", "one two"]
+
+
+def takes_the_card(db: Database, way: str) -> None:
+    """A run that trains where Ollama serves from."""
+    at = answering.now()
+    db.write(runs.enqueue, "default", {"serving": {"while_training": way}}, "test", at)
+    run = db.write(runs.claim, "trainer", at)
+    assert run is not None
+    left = {"train": 120, "run": 300, "at": at.isoformat()}
+    db.write(runs.report, run.id, run.attempt, "train", {gpu.NOTE: True, gpu.LEFT: left}, at)
+
+
+async def card_minutes(watched: Watched) -> int | None:
+    async for view in watched.watch():
+        if "card_minutes" in view.params:
+            return int(view.params["card_minutes"])
+    return None
+
+
+async def test_while_a_run_has_the_card_a_turn_waits_unopened_can_be_stopped_and_outlives_a_restart(
+    sqlite_db: Database, fake: FakeOllama
+) -> None:
+    deploy(sqlite_db, fake.add("base:v1").name)
+    takes_the_card(sqlite_db, "wait")
+    stopped, left = says(sqlite_db, "one"), says(sqlite_db, "two", who="bob")
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
+        first, second = desk.hand_in(stopped), desk.hand_in(left)
+        assert await card_minutes(first) == await card_minutes(second) == 2
+        first.stop()
+        assert (await first.closed()).ended is Ended.WITHDRAWN
+    assert sqlite_db.read(turns.get, left.id).state is TurnState.WAITING
+    assert fake.of("/api/chat") == []
+    [run] = sqlite_db.read(runs.newest, 1)
+    sqlite_db.write(runs.report, run.id, run.attempt, "merge", {gpu.NOTE: False}, answering.now())
+    async with Desk(sqlite_db, AsyncOllama(fake.host)) as desk:
+        assert (await desk.hand_in(left).closed()).ended is Ended.COMPLETE
+
+
+async def test_while_a_run_has_the_card_an_answer_may_go_by_the_cpu(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama
+) -> None:
+    takes_the_card(sqlite_db, "cpu")
+    closed = await desk.hand_in(says(sqlite_db, "one")).closed()
+    assert closed.answer is not None
+    assert (fake.last("/api/chat").json or {})["options"]["num_gpu"] == 0
+    assert closed.answer.seen.options["num_gpu"] == 0, "what it was given is kept"
