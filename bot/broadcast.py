@@ -157,7 +157,7 @@ def _wanted(asked: Asked) -> tuple[str, list[dict[str, Any]]]:
     replied = asked.message.reply_to_message
     if replied is not None and not asked.args:
         return replied.text or "", [each.to_dict() for each in replied.entities]
-    words = (asked.message.text or "").partition(" ")[2].strip()
+    words = "".join((asked.message.text or "").split(maxsplit=1)[1:]).strip()
     return words if len(words.encode("utf-16-le")) // 2 <= MAX_UNITS else "", []
 
 

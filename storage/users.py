@@ -58,14 +58,15 @@ def admins(session: Session) -> list[User]:
 
 
 def lock(session: Session, user_id: int) -> None:
-    """Until this transaction ends, nobody else who locks them goes on."""
-    session.execute(select(user.c.id).where(user.c.id == user_id).with_for_update())
+    """Until this transaction ends, nobody else who locks them goes on. Rows that name them may be added all the same:
+    with those that two transactions have added before, a stronger lock would be a deadlock."""
+    session.execute(select(user.c.id).where(user.c.id == user_id).with_for_update(key_share=True))
 
 
 def lock_admins(session: Session) -> list[User]:
     """As `admins`, and who is one stays as it is until this transaction ends."""
     chosen = select(user).where(user.c.role.in_(sorted(ADMIN_ROLES))).order_by(user.c.id)
-    return every(session, User, chosen.with_for_update())
+    return every(session, User, chosen.with_for_update(key_share=True))
 
 
 def of_channel(session: Session, channel: str) -> list[User]:
