@@ -9,32 +9,33 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.orm import Session
-from telegram import CallbackQuery, ForceReply, InlineKeyboardMarkup, Message, Update
+from telegram import CallbackQuery, InlineKeyboardMarkup, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
 
 from bot import CHANNEL, keyboards
+from bot.corrections import ask_for_correction
 from bot.keyboards import Press, parse
 from bot.locales import Locales
+from bot.marks import asks_why, marked
 from bot.places import Spot, speaker_of, spot_of
-from bot.render import Piece
 from bot.screen import Screen
-from bot.showing import Shows, can_retry
+from bot.showing import Shows
 from huigan.texts import text, told
 from huigan.turns import feedback
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Refusal, Speaker, answer_again
-from storage import answers, chats, correction_prompts, messages, showings, users
+from storage import answers, chats, messages, showings, users
 from storage.db import Database
 from storage.records import Answer, Pick, Rating, Reason, Thumb, Turn, User
 
 FindMessage = Callable[[Session, int], int | None]
 
 ANSWER_WITHIN_SECONDS = 2.0
-PROMPT_NAME_CHARACTERS = 64
+NERVOUS = timedelta(seconds=1.5)  # a second press so soon meant the thumb, not the ✓ that came to be there
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,8 @@ class Presses:
         match pressed.press:
             case Press("up" | "down" as thumb, (answer_id,), ""):
                 return await self._rate(pressed, answer_id, Thumb(thumb))
+            case Press("undo", (answer_id,), "up" | "down" as thumb):
+                return await self._withdraw(pressed, answer_id, Thumb(thumb))
             case Press("why", (answer_id,), reason) if reason in set(Reason):
                 return await self._give_reason(pressed, answer_id, Reason(reason))
             case Press("fix", (answer_id,), ""):
@@ -132,6 +135,14 @@ class Presses:
             code = "rating.kept_only"
         return Done(text(pressed.locale, code), lambda: self._mark_rated(pressed, answer, rating))
 
+    async def _withdraw(self, pressed: Pressed, answer_id: int, thumb: Thumb) -> Done:
+        result = await self._db.awrite(_withdrawn, pressed, answer_id, thumb, datetime.now(UTC))
+        if isinstance(result, Refusal):
+            return _told(result, pressed)
+        _, answer, rating = result
+        code = "rating.withdrawn" if rating.thumb is Thumb.WITHDRAWN else f"rating.{rating.thumb}"
+        return Done(text(pressed.locale, code), lambda: self._mark_rated(pressed, answer, rating))
+
     async def _give_reason(self, pressed: Pressed, answer_id: int, reason: Reason) -> Done:
         result = await self._db.awrite(_reasoned, pressed, answer_id, reason, datetime.now(UTC))
         if isinstance(result, Refusal):
@@ -142,31 +153,17 @@ class Presses:
     async def _mark_rated(self, pressed: Pressed, answer: Answer, rating: Rating) -> None:
         """In a private chat the thumb is marked. In a group several may rate, and edits are dear: only the reasons
         appear there."""
-        asks_why = rating.thumb is Thumb.DOWN and rating.reason is None
-        if pressed.spot.is_group and not asks_why:
+        if pressed.spot.is_group and not asks_why(rating):
             return
-        given = None if pressed.spot.is_group else rating.thumb
-        keyboard = keyboards.under_answer(
-            answer.id,
-            pressed.locale,
-            given,
-            reasons=asks_why,
-            retry_message_id=answer.message_id if can_retry(answer) else None,
-        )
-        await self._mark(pressed, keyboard)
+        await self._mark(pressed, marked(answer, rating, pressed.locale, is_group=pressed.spot.is_group))
 
     async def _ask_for_correction(self, pressed: Pressed, answer_id: int) -> Done:
         user = await self._db.awrite(_may_correct, pressed, answer_id, datetime.now(UTC))
         if isinstance(user, Refusal):
             return _told(user, pressed)
-        return Done(then=lambda: self._send_prompt(pressed, answer_id, user))
-
-    async def _send_prompt(self, pressed: Pressed, answer_id: int, user: User) -> None:
         spot = Spot(pressed.spot.chat_id, pressed.spot.thread_id, pressed.message_id)
-        force = ForceReply(selective=True, input_field_placeholder=text(pressed.locale, "correction.placeholder"))
-        message_id = await self._screen.send(spot, _prompt(pressed), force)
-        where = (CHANNEL, pressed.chat, str(message_id))
-        await self._db.awrite(correction_prompts.add, answer_id, user.id, *where, datetime.now(UTC))
+        who = (pressed.query.from_user, user.id)
+        return Done(then=lambda: ask_for_correction(self._db, self._screen, spot, answer_id, *who, pressed.locale))
 
     async def _answer_again(self, pressed: Pressed, find: FindMessage, row_id: int) -> Done:
         turn = await self._db.awrite(_again, pressed, find, row_id, datetime.now(UTC))
@@ -187,8 +184,8 @@ class Presses:
         result = await self._db.awrite(_compared, pressed, left_id, right_id, pick, datetime.now(UTC))
         if isinstance(result, Refusal):
             return _told(result, pressed)
-        marked = keyboards.which_is_better(left_id, right_id, pressed.locale, pick)
-        then = None if pressed.spot.is_group else lambda: self._mark(pressed, marked)
+        picked = keyboards.which_is_better(left_id, right_id, pressed.locale, pick)
+        then = None if pressed.spot.is_group else lambda: self._mark(pressed, picked)
         return Done(text(pressed.locale, "comparison.thanks"), then)
 
     async def _consent(self, pressed: Pressed, choice: str) -> Done:
@@ -227,19 +224,6 @@ def _told(refusal: Refusal, pressed: Pressed) -> Done:
     return Done(told(pressed.locale, "refusal", refusal.code, refusal.params))
 
 
-def _prompt(pressed: Pressed) -> Piece:
-    """In a group it names the person, so that their client opens the reply."""
-    if not pressed.spot.is_group:
-        return Piece(text(pressed.locale, "correction.prompt"))
-    user = pressed.query.from_user
-    name = (user.full_name or str(user.id))[:PROMPT_NAME_CHARACTERS].strip() or str(user.id)
-    words = text(pressed.locale, "correction.prompt_of", name=name)
-    before = words[: words.index(name)]
-    units = [len(part.encode("utf-16-le")) // 2 for part in (before, name)]
-    mention = {"type": "text_mention", "offset": units[0], "length": units[1], "user": user.to_dict()}
-    return Piece(words, (mention,))
-
-
 # What happens in the database, each one transaction
 
 
@@ -269,6 +253,17 @@ def _rated(
         return answer
     user = _user(session, pressed, at)
     rating = feedback.rate(session, answer_id, user.id, thumb, at)
+    return rating if isinstance(rating, Refusal) else (user, answer, rating)
+
+
+def _withdrawn(
+    session: Session, pressed: Pressed, answer_id: int, thumb: Thumb, at: datetime
+) -> tuple[User, Answer, Rating] | Refusal:
+    answer = _answer_here(session, pressed, answer_id)
+    if isinstance(answer, Refusal):
+        return answer
+    user = _user(session, pressed, at)
+    rating = feedback.withdraw(session, answer_id, user.id, thumb, at, older_than=NERVOUS)
     return rating if isinstance(rating, Refusal) else (user, answer, rating)
 
 

@@ -22,13 +22,13 @@ from bot.places import Spot, message_id_in
 from bot.render import Piece, clipped, pieces, plain
 from bot.screen import Keyboard, Screen, is_passing
 from huigan.texts import locale_of, text, told
-from huigan.turns import feedback
+from huigan.turns import feedback, sampling
 from huigan.turns.answering import Phase, View
 from huigan.turns.desk import Desk, Watched
 from huigan.turns.history import begins_to_forget
 from storage import answers, chats, deliveries, messages, showings, turns, users
 from storage.db import Database
-from storage.records import WHOLE, Answer, ChatKind, Ended, Turn, TurnState
+from storage.records import Answer, ChatKind, Ended, OfferedFor, Turn, TurnState
 
 logger = logging.getLogger(__name__)
 
@@ -160,17 +160,22 @@ class Shows:
         await self._db.awrite(showings.finish, turn_id, datetime.now(UTC))
         if shown.turn.again and shown.answer is not None:
             await self._offer_comparison(shown)
+        elif shown.answer is not None:
+            sampled = await self._db.awrite(_sampled, turn_id, self._rng, datetime.now(UTC))
+            if sampled is not None:
+                self.start(sampled)
 
     async def _offer_comparison(self, shown: Shown) -> None:
-        pair = await self._db.aread(feedback.offer, shown.turn.message_id, self._rng)
-        if pair is None or any(answer.ended not in WHOLE for answer in pair):
+        why = OfferedFor.SAMPLED if shown.turn.sampled else OfferedFor.AGAIN
+        pair = await self._db.awrite(feedback.offer, shown.turn.message_id, why, self._rng, datetime.now(UTC))
+        if pair is None:
             return
         left, right = pair
         words = "\n\n".join(
             (
                 f"{text(shown.locale, 'comparison.left_title')}\n{clipped(left.text, COMPARED_UNITS)}",
                 f"{text(shown.locale, 'comparison.right_title')}\n{clipped(right.text, COMPARED_UNITS)}",
-                text(shown.locale, "comparison.ask"),
+                text(shown.locale, "comparison.ask_sampled" if shown.turn.sampled else "comparison.ask"),
             )
         )
         await self._screen.say(shown.spot, words, keyboards.which_is_better(left.id, right.id, shown.locale))
@@ -225,6 +230,13 @@ def _last_keyboard(shown: Shown) -> Keyboard:
 def can_retry(answer: Answer) -> bool:
     """A part of an answer has Retry in place of 🔁: another whole one is not to be compared with it."""
     return answer.ended in {Ended.BROKEN, Ended.INTERRUPTED}
+
+
+def _sampled(session: Session, turn_id: int, rng: random.Random, at: datetime) -> Turn | None:
+    turn = sampling.second_answer(session, turn_id, rng, at)
+    if turn is not None:
+        showings.begin(session, turn.id, CHANNEL, at)
+    return turn
 
 
 def _unfinished(session: Session, worker: str, beaten_before: datetime | None) -> list[Turn]:

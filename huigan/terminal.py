@@ -36,7 +36,7 @@ from huigan.turns.history import begins_to_forget
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet, open_turn, start_over
 from storage import deliveries, users
 from storage.db import Database
-from storage.records import WHOLE, Answer, ChatKind, Comparison, Ended, Pick, Rating, Reason, Thumb, Turn
+from storage.records import Answer, ChatKind, Comparison, Ended, OfferedFor, Pick, Rating, Reason, Thumb, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -233,8 +233,9 @@ async def _again(chat: Chat, _: str) -> None:
         chat.tell(turn)
         return
     view = await _follow(chat, chat.desk.hand_in(turn))
-    pair = await chat.db.aread(feedback.offer, turn.message_id, random.Random())
-    if view.answer is not None and pair is not None and all(answer.ended in WHOLE for answer in pair):
+    why = OfferedFor.AGAIN
+    pair = await chat.db.awrite(feedback.offer, turn.message_id, why, random.Random(), now()) if view.answer else None
+    if pair is not None:
         await _compare(chat, *pair)
 
 

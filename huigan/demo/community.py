@@ -19,7 +19,7 @@ from huigan.turns.desk import Desk, Watched
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet, open_turn, start_over
 from storage import users
 from storage.db import Database
-from storage.records import WHOLE, Answer, ChatKind, Pick
+from storage.records import WHOLE, Answer, ChatKind, OfferedFor, Pick
 
 CHANNEL = "simulated"
 NAMES = ("simulated-1", "simulated-2", "simulated-3", "simulated-4")
@@ -123,7 +123,8 @@ class Community:
         assert not isinstance(turn, Refusal)
         await _whole(self._desk.hand_in(turn))
         self.regenerated += 1
-        pair = await self._db.aread(feedback.offer, first.message_id, random.Random(first.id))
+        rng = random.Random(first.id)
+        pair = await self._db.awrite(feedback.offer, first.message_id, OfferedFor.AGAIN, rng, now())
         if pair is not None:
             left, right = pair
             pick = Pick.LEFT if len(left.text) <= len(right.text) else Pick.RIGHT

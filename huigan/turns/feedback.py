@@ -4,13 +4,13 @@ said of one answer before."""
 from __future__ import annotations
 
 import random
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy.orm import Session
 
 from huigan.turns.opening import MAX_MESSAGE_CHARACTERS, Refusal
-from storage import answers, chats, comparisons, ratings, users
-from storage.records import Answer, ChatKind, Comparison, Pick, Rating, Reason, Role, Thumb
+from storage import answers, chats, comparison_offers, comparisons, ratings, users
+from storage.records import WHOLE, Answer, ChatKind, Comparison, OfferedFor, Pick, Rating, Reason, Role, Thumb
 
 
 def rate(session: Session, answer_id: int, user_id: int, thumb: Thumb, at: datetime) -> Rating | Refusal:
@@ -26,6 +26,22 @@ def rate(session: Session, answer_id: int, user_id: int, thumb: Thumb, at: datet
     return ratings.add(session, answer_id, user_id, thumb, at)
 
 
+def withdraw(
+    session: Session, answer_id: int, user_id: int, thumb: Thumb, at: datetime, *, older_than: timedelta = timedelta(0)
+) -> Rating | Refusal:
+    """Take back a rating of that thumb, with its reason and correction. What they say now, where it is another one or
+    was said less than `older_than` ago: a finger that pressed twice has changed no mind."""
+    answer = _ratable(session, answer_id, user_id)
+    if isinstance(answer, Refusal):
+        return answer
+    known = ratings.newest(session, answer_id, user_id)
+    if known is None:
+        return Refusal("nothing_to_withdraw")
+    if known.thumb is not thumb or at - known.rated_at < older_than:
+        return known
+    return ratings.add(session, answer_id, user_id, Thumb.WITHDRAWN, at)
+
+
 def give_reason(session: Session, answer_id: int, user_id: int, reason: Reason, at: datetime) -> Rating | Refusal:
     """Why it was 👎."""
     answer = _ratable(session, answer_id, user_id)
@@ -38,8 +54,14 @@ def give_reason(session: Session, answer_id: int, user_id: int, reason: Reason, 
     return ratings.add(session, answer_id, user_id, Thumb.DOWN, at, reason=reason, correction=correction)
 
 
-def correct(session: Session, answer_id: int, user_id: int, text: str, at: datetime) -> Rating | Refusal:
-    """The answer they wanted: a 👎 with text, that also replaces the answer in what later answers are shown."""
+def correct(
+    session: Session, answer_id: int, user_id: int, text: str, at: datetime, *, is_edit: bool = False
+) -> Rating | Refusal:
+    """The answer they wanted: a 👎 with text, that also replaces the answer in what later answers are shown.
+
+    `is_edit`: their message that said so was edited. Channels call it that too where the text stayed the same: then
+    whatever they said of the answer since still counts.
+    """
     answer = _ratable(session, answer_id, user_id)
     if isinstance(answer, Refusal):
         return answer
@@ -53,30 +75,37 @@ def correct(session: Session, answer_id: int, user_id: int, text: str, at: datet
     known = ratings.newest(session, answer_id, user_id)
     if known is not None and known.thumb is Thumb.DOWN and known.correction == text:
         return known
+    written = ratings.newest_correction(session, answer_id, user_id) if is_edit else None
+    if known is not None and written is not None and written.correction == text:
+        return known
     reason = known.reason if known is not None and known.thumb is Thumb.DOWN else None
     return ratings.add(session, answer_id, user_id, Thumb.DOWN, at, reason=reason, correction=text)
 
 
-def offer(session: Session, message_id: int, rng: random.Random) -> tuple[Answer, Answer] | None:
-    """The two newest answers to a message, in the order they are to be shown; None while there is only one, or
-    where both say the same."""
+def offer(
+    session: Session, message_id: int, why: OfferedFor, rng: random.Random, at: datetime
+) -> tuple[Answer, Answer] | None:
+    """The two newest answers to a message, in the order they are to be shown, which is on record before it is; None
+    while there is only one, where one of them is not whole, or where both say the same."""
     given = [answer for answer in answers.of_message(session, message_id) if answer.text][-2:]
-    if len(given) < 2 or given[0].text == given[1].text:
+    if len(given) < 2 or given[0].text == given[1].text or any(answer.ended not in WHOLE for answer in given):
         return None
     rng.shuffle(given)
+    comparison_offers.add(session, message_id, given[0].id, given[1].id, why, at)
     return given[0], given[1]
 
 
 def compare(
     session: Session, left_id: int, right_id: int, user_id: int, pick: Pick, at: datetime
 ) -> Comparison | Refusal:
-    """Which of two answers was better, `left_id` and `right_id` in the order they were shown."""
+    """Which of two answers was better, `left_id` and `right_id` in the order they were shown: it was asked so, or it is
+    no pick of ours."""
     left, right = _ratable(session, left_id, user_id), _ratable(session, right_id, user_id)
     if isinstance(left, Refusal):
         return left
     if isinstance(right, Refusal):
         return right
-    if left.message_id != right.message_id or left.id == right.id:
+    if comparison_offers.find(session, left_id, right_id) is None:
         return Refusal("not_a_pair")
     known = comparisons.newest(session, left_id, right_id, user_id)
     if known is not None and (known.left_answer_id, known.pick) == (left_id, pick):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 
 import pytest
 
@@ -11,7 +12,7 @@ from huigan.turns.desk import Desk
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet
 from storage import comparisons, ratings, users
 from storage.db import Database
-from storage.records import Answer, ChatKind, Pick, Rating, Reason, Role, Thumb
+from storage.records import Answer, ChatKind, OfferedFor, Pick, Rating, Reason, Role, Thumb
 from tests.fakes.ollama import FakeOllama
 from tests.huigan.turns.conftest import AT, says
 
@@ -31,6 +32,10 @@ async def answered_again(db: Database, desk: Desk, fake: FakeOllama, first: Answ
     given = (await desk.hand_in(turn).closed()).answer
     assert given is not None
     return given
+
+
+def offered(db: Database, message_id: int, seed: int) -> tuple[Answer, ...]:
+    return db.write(feedback.offer, message_id, OfferedFor.AGAIN, random.Random(seed), AT) or ()
 
 
 def stranger(db: Database) -> int:
@@ -90,12 +95,9 @@ async def test_in_a_group_everybody_may_rate(sqlite_db: Database, desk: Desk) ->
 async def test_two_answers_are_compared_in_the_order_they_were_shown(
     sqlite_db: Database, desk: Desk, fake: FakeOllama, answer: Answer
 ) -> None:
-    assert sqlite_db.read(feedback.offer, answer.message_id, random.Random(1)) is None
+    assert sqlite_db.write(feedback.offer, answer.message_id, OfferedFor.AGAIN, random.Random(1), AT) is None
     second = await answered_again(sqlite_db, desk, fake, answer, "Paris.")
-    orders = {
-        tuple(each.id for each in sqlite_db.read(feedback.offer, answer.message_id, random.Random(seed)) or ())
-        for seed in range(16)
-    }
+    orders = {tuple(each.id for each in offered(sqlite_db, answer.message_id, seed)) for seed in range(16)}
     assert orders == {(answer.id, second.id), (second.id, answer.id)}
     sqlite_db.write(feedback.compare, second.id, answer.id, 1, Pick.LEFT, AT)
     sqlite_db.write(feedback.compare, second.id, answer.id, 1, Pick.LEFT, AT)
@@ -111,7 +113,7 @@ async def test_two_answers_that_say_the_same_are_not_offered(
     sqlite_db: Database, desk: Desk, fake: FakeOllama, answer: Answer
 ) -> None:
     await answered_again(sqlite_db, desk, fake, answer, "London.")
-    assert sqlite_db.read(feedback.offer, answer.message_id, random.Random(1)) is None
+    assert sqlite_db.write(feedback.offer, answer.message_id, OfferedFor.AGAIN, random.Random(1), AT) is None
 
 
 def test_only_the_author_may_have_it_answered_again(sqlite_db: Database, answer: Answer) -> None:
@@ -125,7 +127,40 @@ async def test_a_mind_that_is_changed_back_and_forth_on_both_sides_ends_where_it
 ) -> None:
     """The pair was shown twice, with the sides swapped, and the first buttons are still there to press."""
     other = await answered_again(sqlite_db, desk, fake, answer, "Paris.")
+    assert {offered(sqlite_db, answer.message_id, seed)[0].id for seed in range(16)} == {answer.id, other.id}
     for left, right in ((answer, other), (other, answer), (answer, other)):
         sqlite_db.write(feedback.compare, left.id, right.id, 1, Pick.LEFT, AT)
     [counting] = sqlite_db.read(comparisons.counting)
     assert counting.chosen_and_rejected == (answer.id, other.id)
+
+
+async def test_a_pick_that_was_not_offered_so_is_refused(
+    sqlite_db: Database, desk: Desk, fake: FakeOllama, answer: Answer
+) -> None:
+    await answered_again(sqlite_db, desk, fake, answer, "Paris.")
+    left, right = offered(sqlite_db, answer.message_id, 1)
+    assert sqlite_db.write(feedback.compare, right.id, left.id, 1, Pick.LEFT, AT) == Refusal("not_a_pair")
+    assert sqlite_db.read(comparisons.counting) == []
+
+
+def test_what_is_taken_back_is_a_rating_of_that_thumb_and_not_one_of_the_same_moment(
+    sqlite_db: Database, answer: Answer
+) -> None:
+    assert sqlite_db.write(feedback.withdraw, answer.id, 1, Thumb.UP, AT) == Refusal("nothing_to_withdraw")
+    up = sqlite_db.write(feedback.rate, answer.id, 1, Thumb.UP, AT)
+    assert sqlite_db.write(feedback.withdraw, answer.id, 1, Thumb.DOWN, AT) == up
+    soon, window = AT + timedelta(seconds=1), timedelta(seconds=2)
+    assert sqlite_db.write(feedback.withdraw, answer.id, 1, Thumb.UP, soon, older_than=window) == up
+    taken = sqlite_db.write(feedback.withdraw, answer.id, 1, Thumb.UP, AT + window, older_than=window)
+    assert isinstance(taken, Rating)
+    assert taken.thumb is Thumb.WITHDRAWN
+    assert sqlite_db.write(feedback.withdraw, answer.id, 1, Thumb.UP, AT + window) == taken, "twice is once"
+
+
+def test_an_edit_without_a_new_text_undoes_nothing_said_since(sqlite_db: Database, answer: Answer) -> None:
+    sqlite_db.write(feedback.correct, answer.id, 1, "Paris.", AT)
+    up = sqlite_db.write(feedback.rate, answer.id, 1, Thumb.UP, AT)
+    assert sqlite_db.write(feedback.correct, answer.id, 1, "Paris.", AT, is_edit=True) == up
+    sqlite_db.write(feedback.correct, answer.id, 1, "Paris!", AT, is_edit=True)
+    [counting] = sqlite_db.read(ratings.counting)
+    assert (counting.thumb, counting.correction) == (Thumb.DOWN, "Paris!")
