@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 FOR_EVERYBODY = ("new", "persona", "system", "why", "lang", "privacy", "export", "forget", "start", "help", "id")
 IN_GROUPS = ("new", "persona", "system", "scope", "why", "lang", "help", "id")
 FOR_ADMINS = (
-    "status", "health", "retrain", "runs", "releases", "rollback", "stats", "schedule",
+    "status", "health", "retrain", "runs", "cancel", "releases", "rollback", "stats", "while_training", "schedule",
     "users", "access", "invite", "invites", "broadcast", "models", "audit",
 )  # fmt: skip
 LANGUAGES = ((None, "en"), ("zh", "zh-Hans"))  # as is answered whose language has no catalogue
