@@ -1,6 +1,8 @@
 """From a release's Markdown to what Telegram takes: plain text with entities, cut into messages. Pure.
 
 Entities and not a parse mode: no text can make them invalid. Lengths are counted as Telegram does, in UTF-16 units.
+What a library for Markdown would swallow (tags, notes, backslashes in code) goes through it as characters that mean
+nothing: a stand-in is as long as what it stands for, so that the offsets hold.
 """
 
 from __future__ import annotations
@@ -14,7 +16,16 @@ from telegramify_markdown import MessageEntity, RenderConfig, convert, utf16_len
 
 MAX_UNITS = 4096
 MAX_ENTITIES = 100
+THINKING_UNITS = 400  # of what is being thought, while nothing else is there
+THOUGHT_UNITS = 1500  # of what was thought, folded above the answer
+_QUOTES = {"blockquote", "expandable_blockquote"}
 _PRIVATE_USE = range(0xE000, 0xF900)
+# Code as it begins and, where it is not closed, goes on to the end; in a line, only where it is closed there.
+_CODE = re.compile(
+    r"^[ \t>]*(`{3,}|~{3,}).*?(?:^[ \t>]*\1|\Z)|(?<!`)(`+)(?!`)[^\n]+?(?<!`)\2(?!`)", re.DOTALL | re.MULTILINE
+)
+_DEFINITION = re.compile(r"^ {0,3}\[(?P<label>[^\]\n]+)\]:[ \t]*(?P<where>\S*)", re.MULTILINE)
+_ADDRESS = re.compile(r"<?(?:https?://|mailto:|tg://|/|#)")
 # Where to cut, best first; a cut leaves at least half of the room used.
 _CUTS = (
     re.compile(r"\n\n+"),
@@ -32,14 +43,29 @@ class Piece:
     entities: Sequence[Mapping[str, Any]] = field(default=())
 
 
-def pieces(markdown: str, note: str = "") -> list[Piece]:
-    """The messages that show `markdown`, at least one, with a note of ours in italics under the last."""
+def pieces(markdown: str, note: str = "", thought: str = "") -> list[Piece]:
+    """The messages that show `markdown`, at least one, with a note of ours in italics under the last and what was
+    thought folded above the first."""
     text, entities = _converted(markdown)
     if note:
         start = f"{text}\n\n" if text else ""
         entities = [*entities, MessageEntity("italic", utf16_len(start), utf16_len(note))]
         text = start + note
+    if thought := clipped(thought, THOUGHT_UNITS):
+        text, entities = _under(thought, "expandable_blockquote", text, entities)
     return list(_cut(text, entities)) or [Piece("…")]
+
+
+def thinking(title: str, thought: str) -> Piece:
+    """What is being thought, before the answer has begun: its end, which is what changes."""
+    units = _encodable(thought).strip().encode("utf-16-le")
+    shown = units[-2 * THINKING_UNITS :].decode("utf-16-le", errors="ignore").strip()
+    if not shown:
+        return Piece(title)
+    if len(units) > 2 * THINKING_UNITS:
+        shown = f"…{shown}"
+    quote = {"type": "blockquote", "offset": utf16_len(title) + 1, "length": utf16_len(shown)}
+    return Piece(f"{title}\n{shown}", (quote,))
 
 
 def plain(text: str) -> list[Piece]:
@@ -70,18 +96,59 @@ def _encodable(text: str) -> str:
 
 
 def _converted(markdown: str) -> tuple[str, list[MessageEntity]]:
-    """The library takes `<List>` for HTML and drops it: every `<` goes through as a character that means nothing."""
     markdown = _encodable(markdown)
-    stand_in = next(chr(code) for code in _PRIVATE_USE if chr(code) not in markdown)
-    text, entities = convert(markdown.replace("<", stand_in), config=_config())
-    text = text.replace(stand_in, "<")
+    spared, stand_ins = _spared(markdown)
+    text, entities = convert(spared, config=_config())
+    text = text.translate(stand_ins)
     if not text.strip():
         return markdown.strip(), []
     for entity in entities:
-        for name in ("url", "language"):
-            if (value := getattr(entity, name)) is not None:
-                setattr(entity, name, value.replace(stand_in, "<"))
-    return text, entities
+        if entity.url is not None:
+            entity.url = entity.url.translate(stand_ins)
+        if entity.language is not None:
+            entity.language = entity.language.translate(stand_ins).partition(" ")[0] or None
+    return text, _without_quotes_in_quotes(entities)
+
+
+def _spared(markdown: str) -> tuple[str, dict[int, str]]:
+    """Markdown in which nothing is swallowed, and what its stand-ins stand for.
+
+    `<List>` is dropped as HTML, `\\(` in code is read as a formula, and a line such as `[注]: 见下` is dropped as the
+    target of links.
+    """
+    unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in markdown)
+    less, backslash, bracket = next(unused), next(unused), next(unused)
+    spared = _CODE.sub(lambda found: found[0].replace("\\", backslash), markdown)
+    spared = _DEFINITION.sub(lambda found: _defined(found, spared, bracket), spared)
+    spared = spared.replace("[^", f"{bracket}^").replace("<", less)
+    return spared, {ord(less): "<", ord(backslash): "\\", ord(bracket): "["}
+
+
+def _defined(found: re.Match[str], markdown: str, bracket: str) -> str:
+    """As it is where it is an address that the text points to."""
+    is_used = markdown.count(f"[{found['label']}]") > 1
+    return found[0] if is_used and _ADDRESS.match(found["where"]) else found[0].replace("[", bracket, 1)
+
+
+def _without_quotes_in_quotes(entities: Sequence[MessageEntity]) -> list[MessageEntity]:
+    """Telegram has no quotes in quotes."""
+    kept: list[MessageEntity] = []
+    end = 0
+    for each in sorted(entities, key=lambda each: (each.offset, -each.length)):
+        if each.type in _QUOTES:
+            if each.offset < end:
+                continue
+            end = each.offset + each.length
+        kept.append(each)
+    return kept
+
+
+def _under(above: str, kind: str, text: str, entities: Sequence[MessageEntity]) -> tuple[str, list[MessageEntity]]:
+    """A text with another above it, which is of this kind."""
+    start = f"{above}\n"
+    shift = utf16_len(start)
+    moved = [each.copy_with(offset=each.offset + shift) for each in entities]
+    return start + text, [MessageEntity(kind, 0, utf16_len(above)), *moved]
 
 
 def _config() -> RenderConfig:

@@ -198,11 +198,15 @@ def _last_words(shown: Shown) -> list[Piece]:
     if shown.answer is None:
         return plain(note)
     try:
-        return pieces(shown.answer.text, note)
+        return pieces(shown.answer.text, note, _thought(shown.answer, shown.locale))
     except Exception:
         # The Markdown library is not ours, and a release may write anything: the answer is shown all the same.
         logger.exception("answer %d could not be formatted", shown.answer.id)
         return plain(f"{shown.answer.text}\n\n{note}")
+
+
+def _thought(answer: Answer, locale: str) -> str:
+    return f"{text(locale, 'phase.thought')}\n{answer.thinking}" if answer.thinking.strip() else ""
 
 
 def _note(shown: Shown) -> str:

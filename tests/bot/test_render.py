@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.render import MAX_ENTITIES, MAX_UNITS, Piece, clipped, frame, pieces, plain
+from bot.render import MAX_ENTITIES, MAX_UNITS, THOUGHT_UNITS, Piece, clipped, frame, pieces, plain
 from tests.fakes.telegram.entities import check_entities
 
 FRAGMENTS = (
@@ -147,3 +147,36 @@ def test_a_frame_of_a_long_text_shows_its_end() -> None:
     shown = frame("头" + "文" * 5000 + "尾")
     assert shown.startswith("…")
     assert shown.endswith("尾")
+
+
+def test_what_was_thought_is_folded_above_the_answer_and_shortened() -> None:
+    found = pieces("**答**案", "（已停止）", "思" * 5000)
+    check(found)
+    (piece,) = found
+    folded, bold, _ = piece.entities
+    assert (folded["type"], folded["offset"], folded["length"]) == ("expandable_blockquote", 0, THOUGHT_UNITS)
+    assert piece.text[THOUGHT_UNITS:] == "\n答案\n\n（已停止）"
+    assert (bold["type"], bold["offset"], bold["length"]) == ("bold", THOUGHT_UNITS + 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("`\\(\\alpha+\\beta\\)`", "\\(\\alpha+\\beta\\)"),
+        ("```python\nre.compile(r'\\(\\sum x\\)')", "re.compile(r'\\(\\sum x\\)')"),
+        ("见[^1]\n\n[^1]: 说明", "见[^1]\n\n[^1]: 说明"),
+        ("[注]: 见下", "[注]: 见下"),
+        ("[1]: https://a.b/c", "[1]: https://a.b/c"),
+        ("[甲][1]\n\n[1]: https://a.b/c", "甲"),
+    ],
+)
+def test_what_markdown_would_swallow_is_shown(text: str, shown: str) -> None:
+    assert pieces(text)[0].text == shown
+
+
+def test_a_language_is_one_word_and_there_are_no_quotes_in_quotes() -> None:
+    (piece,) = pieces('```python title="x"\nx\n```\n\n> > 深\n> 浅')
+    assert [(each["type"], each.get("language")) for each in piece.entities] == [
+        ("pre", "python"),
+        ("blockquote", None),
+    ]
