@@ -79,7 +79,9 @@ class Edits:
         sources = (source_of(message), edited_source_of(message, update.update_id))
         enclosed = None if message.media_group_id else read.enclosed  # of an album, one picture was edited
         version = await self._db.awrite(edit, where, who, read.text, *sources, datetime.now(UTC), enclosed=enclosed)
-        return told(locale, "refusal", version.code) if isinstance(version, Refusal) else version
+        if isinstance(version, Refusal):
+            return told(locale, "refusal", version.code, version.params)
+        return version
 
     async def _offer(self, spot: Spot, version: Said, locale: str) -> None:
         assert version.replaces_id is not None
@@ -105,7 +107,7 @@ class Edits:
             )
         locale = await self._locales.of(update)
         if isinstance(turn, Refusal):
-            await self._screen.toast(query, told(locale, "refusal", turn.code))
+            await self._screen.toast(query, told(locale, "refusal", turn.code, turn.params))
             return
         await self._screen.toast(query, "")
         self._shows.start(turn)

@@ -19,7 +19,7 @@ from bot.screen import Screen
 from bot.showing import Shows
 from huigan.texts import text, told
 from huigan.turns import feedback
-from huigan.turns.opening import Place, Refusal, Speaker, open_turn
+from huigan.turns.opening import Place, Refusal, Speaker, open_turn, refused
 from storage import correction_prompts, showings, updates, users
 from storage.db import Database
 from storage.records import Rating, Turn
@@ -59,13 +59,18 @@ class Messages:
     async def _answer(self, update: Update, parts: list[Message], said: str, ids: list[int], bot: Bot) -> None:
         message, user = parts[0], update.effective_user
         assert user is not None
-        locale = await self._locales.of(update)
+        locale, place, speaker = await self._locales.of(update), place_of(message), speaker_of(user)
+        if not message.text:
+            kept_out = await self._db.awrite(refused, place, speaker, datetime.now(UTC))
+            if kept_out is not None:  # nothing is fetched for them
+                await self._screen.say(spot_of(message), _reply(kept_out, locale))
+                return
         read = await self._files.read(parts, said, locale, bot)
         if isinstance(read, Unread):
             await self._screen.say(spot_of(message), told(locale, "file", read.code, read.params))
             return
         reply_to = str(message.reply_to_message.message_id) if message.reply_to_message else None
-        place, speaker, at = place_of(message), speaker_of(user), datetime.now(UTC)
+        at = datetime.now(UTC)
         stored = await self._db.awrite(_store, place, speaker, read, source_of(message), reply_to, ids, at)
         if read.note:
             await self._screen.say(spot_of(message), read.note)

@@ -63,6 +63,14 @@ def meet(session: Session, place: Place, speaker: Speaker, at: datetime) -> tupl
     return user, chats.current(session, chat.id, place.thread, user.id, at)
 
 
+def refused(session: Session, place: Place, speaker: Speaker, at: datetime) -> Refusal | None:
+    """Why a question of theirs would not be answered now: for who wants to know before fetching what came with it."""
+    user, conversation = meet(session, place, speaker, at)
+    if user.role is Role.BLOCKED:
+        return Refusal("blocked")
+    return admission.refusal(session, user, chats.get(session, conversation.chat_id), at)
+
+
 def open_turn(
     session: Session,
     place: Place,

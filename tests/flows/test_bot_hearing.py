@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from storage import deployments, updates
+from storage import deployments, updates, users
+from storage.records import Role
 from tests.bot import running
 from tests.bot.running import World, serve
 from tests.fakes.telegram import Message
@@ -300,6 +301,18 @@ def test_what_cannot_be_read_is_refused_each_with_what_to_do(here: World) -> Non
     here.settle()
     assert len(here.rows("message")) == stored
     assert group.answers == []
+
+
+@pytest.mark.usefixtures("sighted")
+def test_nothing_is_fetched_of_who_is_not_answered(here: World) -> None:
+    here.says("你好")
+    here.answer()
+    here.db.write(users.set_role, here.me(), Role.BLOCKED)
+    fetched = len(here.telegram.calls_to("getFile"))
+    here.alice.sends_photo(here.chat, b"photo")
+    here.settle()
+    assert len(here.telegram.calls_to("getFile")) == fetched
+    assert len(here.mine("message")) == 1
 
 
 def test_a_file_that_is_fetched_at_the_second_try_is_read_and_one_that_cannot_be_says_retry(here: World) -> None:
