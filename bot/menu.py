@@ -7,6 +7,7 @@ menu of its own, in the very language they read; it follows their role and langu
 from __future__ import annotations
 
 import logging
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,11 +30,25 @@ from storage.records import ChatKind
 
 logger = logging.getLogger(__name__)
 
-FOR_EVERYBODY = ("new", "persona", "system", "why", "lang", "privacy", "export", "forget", "start", "help", "id")
-IN_GROUPS = ("new", "persona", "system", "scope", "why", "lang", "help", "id")
+FOR_EVERYBODY = (
+    "new",
+    "persona",
+    "system",
+    "why",
+    "lang",
+    "fix",
+    "feedback",
+    "privacy",
+    "export",
+    "forget",
+    "start",
+    "help",
+    "id",
+)
+IN_GROUPS = ("new", "persona", "system", "scope", "why", "lang", "fix", "feedback", "help", "id")
 FOR_ADMINS = (
     "status", "health", "retrain", "runs", "cancel", "releases", "rollback", "stats", "while_training", "schedule",
-    "users", "access", "invite", "invites", "broadcast", "models", "audit",
+    "users", "access", "invite", "invites", "broadcast", "models", "audit", "compare_rate",
 )  # fmt: skip
 LANGUAGES = ((None, "en"), ("zh", "zh-Hans"))  # as is answered whose language has no catalogue
 KEY = "menus"  # admins' chats that have a menu of their own, with what is in it
@@ -88,10 +103,11 @@ def _is_passing(error: TelegramError) -> bool:
 
 
 def _wanted(session: Session) -> dict[str, str]:
-    """By chat: the language, and how many commands there are."""
+    """By chat: the language, and which commands there are, in short: a newer version may have others."""
+    names = zlib.crc32(" ".join((*FOR_EVERYBODY, *FOR_ADMINS)).encode())
     private = chats.ids_of_kind(session, CHANNEL, ChatKind.PRIVATE)
     return {
-        each.external_id: f"{locale_of(each.reads)} {len(FOR_EVERYBODY) + len(FOR_ADMINS)}"
+        each.external_id: f"{locale_of(each.reads)} {names}"
         for each in users.admins(session)
         if each.channel == CHANNEL and each.external_id in private
     }
