@@ -23,6 +23,7 @@ from bot.cards import Cards
 from bot.commands import Commands
 from bot.corrections import Corrections
 from bot.edits import Edits
+from bot.effects import EffectsPart
 from bot.files import Files
 from bot.health import Health
 from bot.library import Library
@@ -114,7 +115,7 @@ def build_application(
     access, broadcasts = AccessPart(*panels), Broadcasts(*panels, limits.overall_per_second / 3)
     models = Library(db, library, chat, screen, locales, queue.replayed, intervals.cards_seconds)
     application.add_handler(access.gate(), group=-1)
-    for panels_part in (access, People(*panels), broadcasts, models):
+    for panels_part in (access, People(*panels), broadcasts, models, EffectsPart(db, screen, locales)):
         application.add_handlers([*panels_part.handlers(), *guarded(db, screen, locales, panels_part.acts())])
     simple = (Admin(db, library), runs, Stats(db, screen), Schedule(db), Health(db, library, home))
     for admins_part in simple:

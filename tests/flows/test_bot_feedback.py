@@ -136,3 +136,17 @@ def test_at_the_admins_rate_a_second_answer_is_offered_and_not_twice_in_a_row(he
     picked = here.mine("comparison")
     [offered] = here.rows("comparison_offer", left_answer_id=picked[0]["left_answer_id"])
     assert (offered["why"], offered["right_answer_id"]) == ("sampled", picked[0]["right_answer_id"])
+
+
+def test_feedback_tells_what_counts_and_that_nothing_is_learnt_without_consent(here: World) -> None:
+    here.says("/feedback")
+    here.said("还没有评价过")
+    here.says("你好")
+    answer = here.answer()
+    here.alice.presses(answer, "👍")
+    here.wait(lambda: "👍 ✓" in answer.buttons)
+    here.says("/feedback")
+    assert "没有同意" in here.said("你的反馈：👍 1").text
+    here.db.write(users.consent, here.me(), datetime.now(UTC))
+    here.says("/feedback")
+    here.said("还没有用到：👍 1")
