@@ -28,7 +28,7 @@ def set_rate(session: Session, share: float, by_user_id: int | None, at: datetim
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"{share} is no share")
     settings.put(session, KEY, share, by_user_id, at)
-    audit.record(session, by_user_id, KEY, at, share=share)
+    audit.record(session, by_user_id, "comparison.rate", at, share=share)
 
 
 def second_answer(session: Session, turn_id: int, rng: random.Random, at: datetime) -> Turn | None:

@@ -6,6 +6,9 @@ import random
 from datetime import timedelta
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.orm import Session
 
 from huigan.turns import feedback
 from huigan.turns.desk import Desk
@@ -15,6 +18,7 @@ from storage.db import Database
 from storage.records import Answer, ChatKind, OfferedFor, Pick, Rating, Reason, Role, Thumb
 from tests.fakes.ollama import FakeOllama
 from tests.huigan.turns.conftest import AT, says
+from tests.storage.noun_world import answered, people
 
 
 @pytest.fixture
@@ -164,3 +168,46 @@ def test_an_edit_without_a_new_text_undoes_nothing_said_since(sqlite_db: Databas
     sqlite_db.write(feedback.correct, answer.id, 1, "Paris!", AT, is_edit=True)
     [counting] = sqlite_db.read(ratings.counting)
     assert (counting.thumb, counting.correction) == (Thumb.DOWN, "Paris!")
+
+
+presses = st.tuples(
+    st.integers(0, 2),  # who; only the first has asked
+    st.integers(0, 3),  # which answer; the last is none
+    st.sampled_from([*Thumb, *Reason, "undo up", "undo down", "写"]),
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(presses, max_size=25))
+def test_whatever_is_pressed_by_whomever_each_says_what_they_said_last(
+    sqlite_db: Database, script: list[tuple[int, int, str]]
+) -> None:
+    """The model: in a private chat the asker's newest word on each answer; a stranger's is nothing."""
+    raters = sqlite_db.write(people, 3)
+    shown = [each.id for each in sqlite_db.write(answered, 3)] + [10**9]
+    model: dict[int, Thumb] = {}
+    for who, which, act in script:
+        for _ in range(2):  # each once more, as a duplicate
+            result = sqlite_db.write(pressed, shown[which], raters[who].id, act)
+        if who or which == 3:
+            assert isinstance(result, Refusal)
+            continue
+        before = model.get(which, Thumb.WITHDRAWN)
+        if act.startswith("undo"):
+            model[which] = Thumb.WITHDRAWN if before is Thumb(act.split()[1]) else before
+        else:
+            model[which] = Thumb(act) if act in set(Thumb) else Thumb.DOWN
+    counting = sqlite_db.read(ratings.counting, answer_ids=shown)
+    said = {shown[which]: thumb for which, thumb in model.items() if thumb is not Thumb.WITHDRAWN}
+    assert {each.answer_id: each.thumb for each in counting} == said
+    assert {each.user_id for each in counting} <= {raters[0].id}
+
+
+def pressed(session: Session, answer_id: int, user_id: int, act: str) -> Rating | Refusal:
+    if act in set(Thumb):
+        return feedback.rate(session, answer_id, user_id, Thumb(act), AT)
+    if act in set(Reason):
+        return feedback.give_reason(session, answer_id, user_id, Reason(act), AT)
+    if act.startswith("undo"):
+        return feedback.withdraw(session, answer_id, user_id, Thumb(act.split()[1]), AT)
+    return feedback.correct(session, answer_id, user_id, act, AT)
