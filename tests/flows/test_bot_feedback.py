@@ -13,6 +13,7 @@ import pytest
 
 from huigan.turns import sampling
 from storage import users
+from storage.records import Role
 from tests.bot import running
 from tests.bot.running import World
 
@@ -150,3 +151,15 @@ def test_feedback_tells_what_counts_and_that_nothing_is_learnt_without_consent(h
     here.db.write(users.consent, here.me(), datetime.now(UTC))
     here.says("/feedback")
     here.said("还没有用到：👍 1")
+
+
+def test_an_admin_sets_the_rate_of_comparisons_and_others_do_not(here: World) -> None:
+    here.says("/compare_rate 0.5")
+    here.said("只有管理员")
+    here.db.write(users.set_role, here.me(), Role.ADMIN)
+    here.says("/compare_rate 2")
+    here.said("用法：/compare_rate")
+    here.says("/compare_rate 0")
+    here.said("0% 的机会")
+    assert [row["user_id"] for row in here.rows("audit", act="comparison.rate")][-1] == here.me()
+    here.db.write(users.set_role, here.me(), Role.USER)
