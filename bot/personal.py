@@ -17,7 +17,7 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, CommandHandler, Cont
 
 from bot import CHANNEL, keyboards
 from bot.locales import Locales
-from bot.places import place_of, speaker_of, spot_of
+from bot.places import place_of, place_under, speaker_of, spot_of
 from bot.rights import may_configure
 from bot.screen import Screen
 from bot.status import time_of
@@ -29,7 +29,7 @@ from huigan.turns.opening import Place, Speaker, meet
 from huigan.turns.refusals import Refusal
 from storage import answers, audit, chats, deliveries, users
 from storage.db import Database
-from storage.records import User
+from storage.records import ChatKind, User
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +73,8 @@ class Personal:
         if not await may_configure(update, context.bot, self._db):
             await self._screen.toast(query, text(await self._locales.of(update), "refusal.not_chat_admin"))
             return
-        is_private = query.message.chat.type == ChatType.PRIVATE
-        await self._db.awrite(
-            _choose, speaker_of(query.from_user), str(query.message.chat.id), is_private, CHOICES[choice]
-        )
+        place, speaker = place_under(query.message), speaker_of(query.from_user)
+        await self._db.awrite(_choose, place, speaker, CHOICES[choice], datetime.now(UTC))
         locale = await self._locales.of(update)
         await self._screen.toast(query, text(locale, "personal.lang_chosen"))
         await self._screen.say(spot_of(query.message), text(locale, "personal.lang_chosen"))
@@ -184,15 +182,16 @@ def _remove(paths: Iterable[str]) -> None:
 # What happens in the database, each one transaction
 
 
-def _choose(session: Session, speaker: Speaker, chat: str, is_private: bool, locale: str | None) -> None:
+def _choose(session: Session, place: Place, speaker: Speaker, locale: str | None, at: datetime) -> None:
     """For oneself in a private chat, for everybody in a group."""
-    if is_private:
-        user = users.meet(session, CHANNEL, speaker.external_id, speaker.name, speaker.locale, datetime.now(UTC))
+    user = users.meet(session, place.channel, speaker.external_id, speaker.name, speaker.locale, at)
+    if place.kind is ChatKind.PRIVATE:
         users.choose_locale(session, user.id, locale)
-        return
-    group = chats.find(session, CHANNEL, chat)
-    if group is not None:
-        chats.set_locale(session, group.id, locale)
+    else:
+        chats.set_locale(
+            session, chats.meet(session, place.channel, place.chat, place.kind, place.title, at).id, locale
+        )
+        audit.record(session, user.id, "chat.locale", at, chat=place.chat, locale=locale)
 
 
 def _forgotten(session: Session, external_id: str, at: datetime) -> Forgotten | Refusal:

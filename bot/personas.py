@@ -12,14 +12,14 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, CommandHandler, Cont
 
 from bot import CHANNEL, keyboards
 from bot.locales import Locales
-from bot.places import place_of, speaker_of, spot_of
+from bot.places import place_of, place_under, speaker_of, spot_of
 from bot.rights import may_configure
 from bot.screen import Screen
 from huigan.texts import text
 from huigan.turns.opening import Place, Speaker, meet
 from storage import audit, chats, settings, users
 from storage.db import Database
-from storage.records import ChatKind, Scope
+from storage.records import Scope
 
 MAX_SYSTEM_CHARACTERS = 4000
 BUILT_IN = (  # the codes of a name and of a system text
@@ -118,7 +118,7 @@ class Personas:
         locale, query = await self._locales.of(update), update.callback_query
         assert query is not None
         scope = Scope(str(query.data).partition(":")[2])
-        await self._db.awrite(_set_scope, _place(message), speaker_of(query.from_user), scope, datetime.now(UTC))
+        await self._db.awrite(_set_scope, place_under(message), speaker_of(query.from_user), scope, datetime.now(UTC))
         await self._screen.say(spot_of(message), text(locale, CHOSEN[scope]))
 
     async def _allowed_press(
@@ -136,21 +136,13 @@ class Personas:
     async def _set(self, message: MaybeInaccessibleMessage, update: Update, system: str | None) -> None:
         user = update.effective_user
         assert user is not None
-        await self._db.awrite(_set_system, _place(message), speaker_of(user), system, datetime.now(UTC))
+        await self._db.awrite(_set_system, place_under(message), speaker_of(user), system, datetime.now(UTC))
 
 
 def _message(update: Update) -> Message:
     """Commands come in new messages: the handlers' filters see to it."""
     assert update.message is not None
     return update.message
-
-
-def _place(message: MaybeInaccessibleMessage) -> Place:
-    """A message that is too old to be shown to us names its chat alone."""
-    if isinstance(message, Message):
-        return place_of(message)
-    kind = ChatKind.PRIVATE if message.chat.type == ChatType.PRIVATE else ChatKind.GROUP
-    return Place(CHANNEL, str(message.chat.id), kind)
 
 
 def _known(session: Session, locale: str) -> list[tuple[str, str | None]]:

@@ -32,6 +32,14 @@ def place_of(message: Message) -> Place:
     return Place(CHANNEL, str(message.chat.id), kind, message.chat.title or "", thread)
 
 
+def place_under(message: MaybeInaccessibleMessage) -> Place:
+    """Where a button was pressed. A message that is too old to be shown to us names its chat alone."""
+    if isinstance(message, Message):
+        return place_of(message)
+    kind = ChatKind.PRIVATE if message.chat.type == ChatType.PRIVATE else ChatKind.GROUP
+    return Place(CHANNEL, str(message.chat.id), kind)
+
+
 def speaker_of(user: User) -> Speaker:
     return Speaker(str(user.id), user.full_name, locale_of(user.language_code))
 

@@ -1,0 +1,154 @@
+"""/forget and /export: all that is kept of a person is given, then gone from every table, and nothing of others'."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from huigan.turns import feedback
+from huigan.turns.erasure import Forgotten, forget
+from huigan.turns.export import own_data
+from huigan.turns.opening import Refusal
+from storage import (
+    answers,
+    audit,
+    chats,
+    comparisons,
+    correction_prompts,
+    deliveries,
+    messages,
+    outbox,
+    showings,
+    turns,
+    updates,
+    users,
+)
+from storage.db import Database
+from storage.records import Answer, Ended, Pick, Role, Scope, Seen, Thumb
+from storage.tables import metadata
+from tests.huigan.turns.conftest import AT, says
+
+SECRET = "秘密"
+
+
+def answered(db: Database, text: str, who: str, chat: str = "") -> Answer:
+    turn = says(db, text, who, chat=chat)
+
+    def close(session: Session) -> Answer:
+        turns.open_next(session, turn.id, "w", AT)
+        turns.close(session, turn.id, Ended.COMPLETE, AT, text=f"answer to {text}")
+        seen = Seen("system", [["message", turn.message_id]], 0, "0" * 64, {})
+        given = answers.add(session, turn, f"answer to {text}", seen, Ended.COMPLETE, AT, tag="base:1")
+        showings.begin(session, turn.id, "terminal", AT)
+        deliveries.add(session, given.id, "terminal", chat or who, [f"{given.id}"], AT)
+        return given
+
+    return db.write(close)
+
+
+def who(db: Database, name: str) -> int:
+    user = db.read(users.find, "terminal", name)
+    assert user is not None
+    return user.id
+
+
+def everything(db: Database) -> str:
+    with db.engine.connect() as connection:
+        rows = [str(tuple(row)) for table in metadata.sorted_tables for row in connection.execute(select(table))]
+    return "\n".join(rows)
+
+
+@pytest.fixture
+def world(db: Database) -> Database:
+    """Ann and Bob share a group; Ann also has a private chat. Everything of Ann's holds the secret word."""
+    first, second = answered(db, f"{SECRET}一", "ann"), answered(db, f"{SECRET}二", "ann", chat="group")
+    bobs = answered(db, "天气", "bob", chat="group")
+    ann, bob = who(db, "ann"), who(db, "bob")
+    db.write(users.meet, "terminal", "ann", SECRET, None, AT)
+    db.write(feedback.correct, first.id, ann, f"{SECRET}三", AT)
+    db.write(feedback.rate, second.id, bob, Thumb.UP, AT)
+    db.write(feedback.correct, bobs.id, ann, f"{SECRET}四", AT)
+    db.write(feedback.rate, bobs.id, bob, Thumb.UP, AT)
+    db.write(correction_prompts.add, bobs.id, ann, "terminal", "group", "77", AT)
+    db.write(outbox.put, "serving_trouble", {"error": SECRET}, AT, user_id=ann)
+    db.write(updates.store, 7, {"message": {"text": SECRET}}, AT, key="1:0:ann")
+    db.write(updates.mark_handled, 7, AT)
+    # Bob goes on from an answer of Ann's.
+    db.write(lambda session: says_after(session, second, bob))
+    return db
+
+
+def says_after(session: Session, answer: Answer, user_id: int) -> None:
+    messages.add(session, answer.conversation_id, user_id, "接着说", "terminal:bob:on", AT, answer.id)
+
+
+def test_all_that_is_kept_is_exported(world: Database) -> None:
+    kept = world.read(own_data, who(world, "ann"), AT)
+    written = json.dumps(kept, ensure_ascii=False)
+    assert all(f"{SECRET}{number}" in written for number in "一二三四")
+    assert "天气" not in written
+    assert [each["thumb"] for each in kept["ratings"]] == ["down", "down"]
+
+
+def test_nothing_of_the_person_is_left_and_everything_of_the_others_is(world: Database) -> None:
+    ann = who(world, "ann")
+    assert SECRET in everything(world)
+    gone = world.write(forget, ann)
+    assert isinstance(gone, Forgotten)
+    assert (gone.messages, gone.answers, gone.ratings) == (2, 2, 3)
+    left = everything(world)
+    assert SECRET not in left
+    assert "'ann'" not in left
+    assert "天气" in left
+    assert "answer to 天气" in left
+    assert "接着说" in left
+    assert world.read(own_data, who(world, "bob"), AT)["ratings"] != []
+    assert world.write(users.meet, "terminal", "ann", "Ann", None, AT).id != ann
+
+
+def test_a_block_outlives_it(world: Database) -> None:
+    ann = who(world, "ann")
+    world.write(users.set_role, ann, Role.BLOCKED)
+    world.write(forget, ann)
+    assert world.write(users.meet, "terminal", "ann", "", None, AT).role is Role.BLOCKED
+    assert SECRET not in everything(world)
+
+
+def test_an_admin_stays_and_whoever_is_being_answered_is_asked_to_wait(db: Database) -> None:
+    turn = says(db, "你好", "ann")
+    assert db.write(forget, turn.user_id) == Refusal("already_answering")
+    db.write(turns.withdraw, turn.id, Ended.WITHDRAWN, AT)
+    db.write(users.set_role, turn.user_id, Role.ADMIN)
+    db.write(audit.record, turn.user_id, "run.start", AT)
+    assert db.write(forget, turn.user_id) == Refusal("admin_stays")
+    db.write(users.set_role, turn.user_id, Role.USER)
+    assert isinstance(db.write(forget, turn.user_id), Forgotten)
+    assert [each.act for each in db.read(audit.newest)] == ["run.start"]
+
+
+def test_what_was_compared_goes_with_either_answer(world: Database) -> None:
+    ann = who(world, "ann")
+    [message] = [each for each in world.read(messages.of_user, ann) if each.text == f"{SECRET}一"]
+    turn = world.write(turns.wait, message.conversation_id, message.id, ann, AT + timedelta(seconds=1), again=True)
+    world.write(turns.close, turn.id, Ended.COMPLETE, AT)
+    seen = Seen("system", [], 0, "0" * 64, {})
+    second = world.write(answers.add, turn, "another", seen, Ended.COMPLETE, AT, tag="base:1")
+    [first] = [each for each in world.read(answers.of_message, message.id) if each.id != second.id]
+    world.write(comparisons.add, message.id, first.id, second.id, ann, Pick.RIGHT, AT)
+    gone = world.write(forget, ann)
+    assert isinstance(gone, Forgotten)
+    assert gone.ratings == 4
+
+
+def test_a_group_may_share_one_conversation(db: Database) -> None:
+    one, other = says(db, "甲", "ann", chat="group"), says(db, "乙", "bob", chat="group")
+    assert one.conversation_id != other.conversation_id
+    group = db.read(chats.find, "terminal", "group")
+    assert group is not None
+    db.write(chats.set_scope, group.id, Scope.THREAD)
+    shared = {says(db, f"丙{name}", name, chat="group").conversation_id for name in ("ann", "bob")}
+    assert len(shared) == 1
