@@ -193,11 +193,13 @@ def serve(
     return db.write(put)
 
 
-def _floods(speed: float) -> floods.Limits:
+def _floods(speed: float, overall: int = 1) -> floods.Limits:
     usual = floods.Limits()
     return replace(
         usual,
         chat_per_second=usual.chat_per_second * speed,
+        draft_per_second=usual.draft_per_second * speed,
+        overall_per_second=usual.overall_per_second * overall,
         group_per_minute=round(usual.group_per_minute * speed),
     )
 
@@ -217,12 +219,16 @@ def _pace(speed: float) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def world(db: Database, folder: Path, speed: float = SPEED) -> Iterator[World]:
-    telegram, ollama = FakeTelegram(limits=_floods(speed)), FakeOllama()
+def world(
+    db: Database, folder: Path, speed: float = SPEED, *, overall: int = 1, context_tokens: int = CONTEXT_TOKENS
+) -> Iterator[World]:
+    """`overall`: how many times faster than real the limits over all chats are."""
+    telegram, ollama = FakeTelegram(limits=_floods(speed, overall)), FakeOllama()
     with telegram.running(), ollama.running():
-        serve(db)
-        ollama.add(TAG, parameters={"num_ctx": CONTEXT_TOKENS})
+        serve(db, context_tokens=context_tokens)
+        ollama.add(TAG, parameters={"num_ctx": context_tokens})
         made = World(db, telegram, ollama, folder, speed)
+        made.settings["limits"]["overall_per_second"] *= overall
         try:
             yield made
         finally:
