@@ -17,6 +17,7 @@ from bot.admin import Asked, Guard, refused
 from bot.locales import Locales
 from bot.panels import Panel, Pushed, now, pressable, put
 from bot.places import Spot
+from bot.render import Piece
 from bot.screen import Screen
 from huigan.operate import library as operate
 from huigan.operate.refusals import Refusal
@@ -155,7 +156,7 @@ class Library:
         while True:
             await asyncio.sleep(self._progress_seconds)
             panel = _pulling(newest[0], tag, locale)
-            await self._screen.frame(spot, message_id, panel.words, panel.keyboard)
+            await self._screen.frame(spot, message_id, Piece(panel.words), panel.keyboard)
 
 
 def _number(tag: str) -> int:

@@ -18,6 +18,7 @@ MAX_UNITS = 4096
 MAX_ENTITIES = 100
 THINKING_UNITS = 400  # of what is being thought, while nothing else is there
 THOUGHT_UNITS = 1500  # of what was thought, folded above the answer
+_BEFORE = "…\n"
 _QUOTES = {"blockquote", "expandable_blockquote"}
 _PRIVATE_USE = range(0xE000, 0xF900)
 # Code as it begins and, where it is not closed, goes on to the end; in a line, only where it is closed there.
@@ -73,13 +74,14 @@ def plain(text: str) -> list[Piece]:
     return list(_cut(_encodable(text).strip(), [])) or [Piece("…")]
 
 
-def frame(text: str) -> str:
-    """How a text that is still growing looks: its end, where it is too long for one message."""
-    text = _encodable(text).strip()
-    if utf16_len(text) <= MAX_UNITS:
-        return text
-    units = text.encode("utf-16-le")[-2 * (MAX_UNITS - 2) :]
-    return "…\n" + units.decode("utf-16-le", errors="ignore")
+def growing(markdown: str) -> Piece:
+    """How a text that is still being written looks: its last message, after … where there are messages before."""
+    found = pieces(markdown)
+    last = found[-1]
+    if len(found) == 1 or utf16_len(last.text) + utf16_len(_BEFORE) > MAX_UNITS:
+        return last
+    shift = utf16_len(_BEFORE)
+    return Piece(_BEFORE + last.text, tuple({**each, "offset": each["offset"] + shift} for each in last.entities))
 
 
 def clipped(text: str, units: int) -> str:

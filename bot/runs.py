@@ -74,7 +74,7 @@ class Runs:
             self._shown[card.id] = words
             # With the time, so that it differs also from what an earlier process showed.
             stamped = f"{words}\n🕒 {datetime.now(UTC):%H:%M:%S} UTC"
-            if not await self._screen.frame(spot, int(card.message), stamped, None):
+            if not await self._screen.frame(spot, int(card.message), Piece(stamped), None):
                 await self._finish(card)
 
     async def _has_room(self, spot: Spot) -> bool:

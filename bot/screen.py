@@ -26,7 +26,7 @@ from telegram.error import BadRequest, NetworkError, TelegramError
 
 from bot.pace import FRAME, Pace
 from bot.places import Spot
-from bot.render import Piece, frame, plain
+from bot.render import Piece, plain
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +105,9 @@ class Screen:
         self._remember(spot.chat_id, message_id, piece, keyboard)
         return message_id
 
-    async def frame(self, spot: Spot, message_id: int, text: str, keyboard: Keyboard) -> bool:
+    async def frame(self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard) -> bool:
         """Show a passing state, if there is room for it now. False once that is of no use in this message."""
-        piece = Piece(frame(text))
-        if self._shown.get((spot.chat_id, message_id)) == (piece, keyboard) or not piece.text:
+        if self._shown.get((spot.chat_id, message_id)) == (piece, keyboard):
             return True
         try:
             await self._edit(spot, message_id, piece, keyboard, pace=FRAME)

@@ -11,15 +11,17 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from sqlalchemy.orm import Session
 from telegram.error import TelegramError
 
 from bot import CHANNEL, keyboards
 from bot.places import Spot, message_id_in
-from bot.render import Piece, clipped, pieces, plain
+from bot.render import Piece, clipped, growing, pieces, plain, thinking
 from bot.screen import Keyboard, Screen, is_passing
 from huigan.texts import locale_of, text, told
 from huigan.turns import feedback, sampling
@@ -31,6 +33,8 @@ from storage.db import Database
 from storage.records import Answer, ChatKind, Ended, OfferedFor, Turn, TurnState
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CLOSING_SECONDS = 10.0  # for what has ended and is not on the screen yet, when the process is told to end
 OLDER_SECONDS = 0.1  # between looks whether what was asked before is on the screen
@@ -111,7 +115,7 @@ class Shows:
         message_id = shown.message_id
         if message_id is None:
             await self._older_are_shown(watched.turn.id)
-            message_id = await self._screen.send(shown.spot, Piece(_frame(watched.view, shown.locale)), keyboard)
+            message_id = await self._screen.send(shown.spot, _frame(watched.view, shown.locale), keyboard)
             await self._db.awrite(showings.place, watched.turn.id, str(message_id))
         async with contextlib.aclosing(watched.watch()) as views:  # type: ignore[type-var]
             async for _ in views:
@@ -181,28 +185,41 @@ class Shows:
         await self._screen.say(shown.spot, words, keyboards.which_is_better(left.id, right.id, shown.locale))
 
 
-def _frame(view: View, locale: str) -> str:
+def _frame(view: View, locale: str) -> Piece:
     if view.text.strip():
-        return view.text
+        return _formatted(lambda: growing(view.text), lambda: plain(view.text)[-1])
+    if view.thinking.strip():
+        return thinking(text(locale, "phase.thinking"), view.thinking)
+    return Piece(_waiting(view, locale))
+
+
+def _waiting(view: View, locale: str) -> str:
     if view.phase is Phase.QUEUED and "card_minutes" in view.params:
         minutes = view.params["card_minutes"]
         unknown = minutes is None
         return text(locale, "phase.card_held_unknown") if unknown else text(locale, "phase.card_held", minutes=minutes)
     if view.phase is Phase.QUEUED and view.position:
         return text(locale, "phase.queued", position=view.position)
-    return text(locale, "phase.loading")
+    return text(locale, "phase.thinking")
+
+
+def _formatted(formatted: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """The Markdown library is not ours, and a release may write anything: the answer is shown all the same."""
+    try:
+        return formatted()
+    except Exception:
+        logger.exception("an answer could not be formatted")
+        return otherwise()
 
 
 def _last_words(shown: Shown) -> list[Piece]:
     note = _note(shown)
     if shown.answer is None:
         return plain(note)
-    try:
-        return pieces(shown.answer.text, note, _thought(shown.answer, shown.locale))
-    except Exception:
-        # The Markdown library is not ours, and a release may write anything: the answer is shown all the same.
-        logger.exception("answer %d could not be formatted", shown.answer.id)
-        return plain(f"{shown.answer.text}\n\n{note}")
+    answer = shown.answer
+    return _formatted(
+        lambda: pieces(answer.text, note, _thought(answer, shown.locale)), lambda: plain(f"{answer.text}\n\n{note}")
+    )
 
 
 def _thought(answer: Answer, locale: str) -> str:

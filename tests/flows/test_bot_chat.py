@@ -39,7 +39,7 @@ def test_an_answer_is_streamed_rated_explained_corrected_and_compared(here: Worl
     assert answer.text == words.replace("**", "")
     assert {entity["type"] for entity in answer.entities} == {"bold"}
     assert answer.edits >= 2, "it was seen growing"
-    assert any(text and words.startswith(text) and text != words for text in answer.history[1:-1])
+    assert any(text and answer.text.startswith(text) and text != answer.text for text in answer.history[1:-1])
 
     here.alice.presses(answer, "👎")
     here.wait(lambda: "不正确" in answer.buttons and "👎 ✓" in answer.buttons)
