@@ -78,10 +78,12 @@ class Day:
         lines = [f"答{number}", *(rng.choice(PARTS) for _ in range(rng.choice((1, 1, 2, 3, 8)))), f"毕{number}"]
         if rng.random() < 0.03:
             lines[1:1] = [f"很长的一行,第{n}行。" + "字" * 60 for n in range(90)]  # more than one message
-        how: dict[str, Any] = {"token_seconds": rng.choice((0.0, 0.002, 0.01))}
+        how: dict[str, Any] = {"token_seconds": rng.choice((0.0, 0.01, 0.05))}
         if rng.random() < 0.02:
-            how["dies_after"] = 5
-        return ollama.said("\n\n".join(lines), **how)
+            how["dies_after"] = 3
+        text = "\n\n".join(lines)
+        size = max(4, len(text) // 20)  # so that a long one does not stream for a minute
+        return Reply(tuple(text[at : at + size] for at in range(0, len(text), size)), **how)
 
     # The day
 
@@ -277,7 +279,7 @@ class Day:
 
     def _count(self, table: str, missing: str) -> int:
         with self.world.db.engine.connect() as connection:
-            found = connection.execute(sql(f'SELECT count(*) FROM "{table}" WHERE {missing} IS NULL'))  # noqa: S608
+            found = connection.execute(sql(f'SELECT count(*) FROM "{table}" WHERE {missing} IS NULL'))
             return int(found.scalar_one())
 
     def _wait(self, predicate: Callable[[], bool], about: str) -> None:
