@@ -57,13 +57,15 @@ def two(postgres_url: str, tmp_path: Path) -> Iterator[Two]:
             with world(db, tmp_path) as first:
                 made = Two(db, first, tmp_path / "second")
                 with made.balancer.running():
-                    made.start()
-                    yield made
+                    try:
+                        made.start()
+                        yield made
+                    finally:
+                        for bot in made.both:
+                            if bot.process is not None and bot.process.poll() is None:
+                                bot.kill()
                     assert first.refused() == []
-                    for bot in made.both:
-                        assert bot.errors() == []
-                        if bot.process is not None and bot.process.poll() is None:
-                            bot.kill()
+                    assert [bot.errors() for bot in made.both] == [[], []]
         finally:
             db.close()
 
