@@ -43,6 +43,7 @@ from bot.schedule import Schedule
 from bot.screen import Screen
 from bot.showing import Shows
 from bot.stats import Stats
+from bot.stopping import STOPPED, Stopping
 from bot.updates import InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 LEASE = timedelta(seconds=60)
 Beside = Sequence[tuple[float, Callable[[], Awaitable[None]]]]  # what is done again and again, so many seconds apart
 
-ALLOWED_UPDATES = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.MESSAGE_REACTION]
+ALLOWED_UPDATES = [Update.MESSAGE, Update.EDITED_MESSAGE, Update.CALLBACK_QUERY, Update.MESSAGE_REACTION, STOPPED]
 
 Bot = Application[Any, Any, Any, Any, Any, Any]
 
@@ -85,14 +86,15 @@ def build_application(
     admins: Sequence[int] = (),
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
+    drafts: bool = False,
     rng: random.Random | None = None,
 ) -> Bot:
-    """`builder` knows the token and the addresses; what people send is kept under `home`. Run the result with
-    `allowed_updates=ALLOWED_UPDATES`."""
+    """`builder` knows the token and the addresses; what people send is kept under `home`; answers grow in `drafts`
+    where the server takes these. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
     desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
     pace, queue, in_order = Pace(limits), StoredQueue(db, desk.worker, intervals.lost_seconds), InOrder(db, desk.worker)
     application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(in_order).build()
-    screen = Screen(application.bot, pace)
+    screen = Screen(application.bot, pace, drafts=drafts)
     shows = Shows(db, desk, screen, rng or random.Random())
     locales = Locales(db)
     files = Files(db, chat, home.absolute() / "attachments")
@@ -100,6 +102,7 @@ def build_application(
     commands = Commands(db, screen, locales)
     parts = (
         commands,
+        Stopping(db, desk, screen, locales),
         Corrections(db, screen, locales),
         Reactions(db, screen, locales),
         Personal(db, screen, locales),

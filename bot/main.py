@@ -47,6 +47,7 @@ def run(
     admins: Sequence[int] = (),
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
+    drafts: bool = False,
 ) -> None:
     """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
     _quieten([token, *([webhook.secret] if webhook else [])])
@@ -61,6 +62,7 @@ def run(
         admins=admins,
         intervals=intervals,
         limits=limits,
+        drafts=drafts,
     )
     try:
         if webhook is None:

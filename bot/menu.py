@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 FOR_EVERYBODY = (
     "new",
+    "stop",
     "persona",
     "system",
     "why",
@@ -45,7 +46,7 @@ FOR_EVERYBODY = (
     "help",
     "id",
 )
-IN_GROUPS = ("new", "persona", "system", "scope", "why", "lang", "fix", "feedback", "help", "id")
+IN_GROUPS = ("new", "stop", "persona", "system", "scope", "why", "lang", "fix", "feedback", "help", "id")
 FOR_ADMINS = (
     "status", "health", "retrain", "runs", "cancel", "releases", "rollback", "stats", "while_training", "schedule",
     "users", "access", "invite", "invites", "broadcast", "models", "audit", "compare_rate",

@@ -3,6 +3,9 @@
 Telegram publishes no exact limits: about one message a second in a chat, 20 a minute in a group, 30 a second over all,
 and edits count. Frames (states of an answer that a newer one replaces) go only where there is room to spare, and are
 dropped otherwise; everything else waits its turn and is sent, however often Telegram says to retry later.
+
+What only shows that something is under way (drafts, "typing") is counted by Telegram apart from messages: it has a pace
+and a penalty of its own, so that it never holds up what must arrive.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ logger = logging.getLogger(__name__)
 FRAME = "frame"  # as `rate_limit_args`
 REMEMBERED_CHATS = 4096
 _LIMITED = ("send", "edit", "copy", "forward")
+_DRAFT = "sendMessageDraft"
+_FLEETING = (_DRAFT, "sendChatAction")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Limits:
     group_frames_per_minute: int = 10  # what frames may use of it
     private_frame_seconds: float = 1.2
     group_frame_seconds: float = 3.5
+    draft_frame_seconds: float = 0.8
     overall_per_second: int = 25
 
     def part(self, among: int) -> Limits:
@@ -52,6 +58,7 @@ class Limits:
             group_frames_per_minute=max(1, self.group_frames_per_minute // among),
             private_frame_seconds=self.private_frame_seconds,
             group_frame_seconds=self.group_frame_seconds,
+            draft_frame_seconds=self.draft_frame_seconds,
             overall_per_second=max(2, self.overall_per_second // among),
         )
 
@@ -71,6 +78,8 @@ class _Chat:
     filled_at: float
     framed_at: float = float("-inf")
     blocked_until: float = float("-inf")
+    drafted_at: float = float("-inf")
+    fleeting_blocked_until: float = float("-inf")
     acts: deque[float] = field(default_factory=deque)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # what must arrive, arrives in its order
 
@@ -90,6 +99,13 @@ class _Chat:
         if self.is_group:
             waits.append(self._minute(now, limits.group_frames_per_minute))
         return max(waits)
+
+    def draft_wait_seconds(self, now: float) -> float:
+        return max(self.drafted_at + self.limits.draft_frame_seconds - now, self.fleeting_wait_seconds(now))
+
+    def fleeting_wait_seconds(self, now: float) -> float:
+        """A chat in any penalty gets nothing that only passes."""
+        return max(self.blocked_until, self.fleeting_blocked_until) - now
 
     def _minute(self, now: float, most: int) -> float:
         while self.acts and self.acts[0] <= now - 60:
@@ -134,10 +150,10 @@ class Pace(BaseRateLimiter[str]):
         for chat in self._chats.values():
             chat.limits = self._limits
 
-    async def frame_room(self, chat_id: int | str) -> None:
+    async def frame_room(self, chat_id: int | str, *, draft: bool = False) -> None:
         """Until a frame may be sent there: make it only then, so that it shows the newest state."""
         chat = self._chat(chat_id)
-        while (wait_seconds := self._frame_wait(chat)) > 0:
+        while (wait_seconds := self._draft_wait(chat) if draft else self._frame_wait(chat)) > 0:
             await self._sleep(wait_seconds)
 
     async def process_request(
@@ -150,9 +166,11 @@ class Pace(BaseRateLimiter[str]):
         rate_limit_args: str | None,
     ) -> Any:
         chat_id = data.get("chat_id")
-        if chat_id is None or not endpoint.startswith(_LIMITED) or endpoint == "sendChatAction":
+        if chat_id is None or not endpoint.startswith(_LIMITED):
             return await callback(*args, **kwargs)
         chat = self._chat(chat_id)
+        if endpoint in _FLEETING:
+            return await self._fleeting(chat, callback, args, kwargs, endpoint)
         if rate_limit_args == FRAME:
             return await self._frame(chat, callback, args, kwargs)
         async with chat.lock:
@@ -174,6 +192,25 @@ class Pace(BaseRateLimiter[str]):
         except RetryAfter as error:
             self._block(chat, error, "a frame")
             raise
+
+    async def _fleeting(
+        self, chat: _Chat, callback: Callable[..., Coroutine[Any, Any, Any]], args: Any, kwargs: Any, endpoint: str
+    ) -> Any:
+        now = self._clock()
+        if (self._draft_wait(chat) if endpoint == _DRAFT else chat.fleeting_wait_seconds(now)) > 0:
+            raise FrameDropped(str(FrameDropped.__doc__))
+        if endpoint == _DRAFT:
+            self._acts.append(now)
+            chat.drafted_at = now
+        try:
+            return await callback(*args, **kwargs)
+        except RetryAfter as error:
+            chat.fleeting_blocked_until = self._until(error, endpoint)
+            raise
+
+    def _draft_wait(self, chat: _Chat) -> float:
+        now = self._clock()
+        return max(chat.draft_wait_seconds(now), self._overall_wait(now, self._limits.overall_per_second // 2))
 
     def _frame_wait(self, chat: _Chat) -> float:
         """A little while too where something that must arrive is waiting or under way."""
@@ -202,9 +239,12 @@ class Pace(BaseRateLimiter[str]):
         return now
 
     def _block(self, chat: _Chat, error: RetryAfter, what: str) -> None:
+        chat.blocked_until = max(chat.blocked_until, self._until(error, what))
+
+    def _until(self, error: RetryAfter, what: str) -> float:
         seconds = retry_seconds(error)
         logger.warning("Telegram asks one chat to wait %.0f s after %s", seconds, what)
-        chat.blocked_until = max(chat.blocked_until, self._clock() + seconds + 0.1)
+        return self._clock() + seconds + 0.1
 
     def _chat(self, chat_id: int | str) -> _Chat:
         key, now = str(chat_id), self._clock()

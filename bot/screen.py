@@ -22,7 +22,8 @@ from telegram import (
     MessageEntity,
     ReplyParameters,
 )
-from telegram.error import BadRequest, NetworkError, TelegramError
+from telegram.constants import ChatAction
+from telegram.error import BadRequest, InvalidToken, NetworkError, TelegramError
 
 from bot.pace import FRAME, Pace
 from bot.places import Spot
@@ -35,13 +36,16 @@ Keyboard = InlineKeyboardMarkup | None
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 REMEMBERED_MESSAGES = 4096
+# Since Bot API 10.3; a server that does not know them takes them without a word.
+_STOPPABLE = {"can_stop": True, "keep_on_stop": True}
 _NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 
 
 class Screen:
-    def __init__(self, bot: Bot, pace: Pace) -> None:
+    def __init__(self, bot: Bot, pace: Pace, *, drafts: bool = False) -> None:
         self._bot = bot
         self.pace = pace
+        self.takes_drafts = drafts  # until the server says that it takes none: then never again in this process
         self._shown: OrderedDict[tuple[int, int], tuple[Piece | None, Keyboard]] = OrderedDict()
 
     async def send(self, spot: Spot, piece: Piece, keyboard: InlineKeyboardMarkup | ForceReply | None = None) -> int:
@@ -118,6 +122,36 @@ class Screen:
             return True
         self._remember(spot.chat_id, message_id, piece, keyboard)
         return True
+
+    async def draft(self, spot: Spot, draft_id: int, piece: Piece) -> bool | None:
+        """Show a passing state where the next message will stand, for half a minute. False if it was dropped; None
+        where drafts are of no use."""
+        try:
+            return await self._bot.send_message_draft(
+                spot.chat_id,
+                draft_id,
+                piece.text,
+                message_thread_id=spot.thread_id,
+                entities=_entities(piece, self._bot),
+                api_kwargs=_STOPPABLE,
+            )
+        except InvalidToken:
+            # A method that a server does not know looks to the library like a wrong token, whose text is the token's.
+            logger.warning("the server takes no drafts: answers grow in messages that are edited")
+            self.takes_drafts = False
+            return None
+        except BadRequest as error:
+            logger.warning("a draft was refused, its answer grows in a message: %s", error)
+            return None
+        except TelegramError as error:
+            logger.debug("a draft was dropped: %s", error)
+            return False
+
+    async def typing(self, spot: Spot) -> None:
+        try:
+            await self._bot.send_chat_action(spot.chat_id, ChatAction.TYPING, message_thread_id=spot.thread_id)
+        except TelegramError as error:
+            logger.debug("typing was not shown: %s", error)
 
     async def mark(self, chat_id: int, message_id: int, keyboard: Keyboard, seen: Keyboard) -> None:
         """Other buttons under a message, which had those that were `seen` there."""

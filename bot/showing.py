@@ -2,30 +2,28 @@
 
 The message that shows it is known to the database before its first word is, each part of the answer once Telegram took
 it: whoever picks a turn up after a kill goes on where it stood. The one window is a part beyond the first, taken by
-Telegram in the instant before a kill: it is sent again, since one too many is better than one too few.
+Telegram in the instant before a kill (where the answer grew in a draft, the first part too): it is sent again, since
+one too many is better than one too few.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from sqlalchemy.orm import Session
 from telegram.error import TelegramError
 
 from bot import CHANNEL, keyboards
+from bot.growing import Growing, formatted
 from bot.places import Spot, message_id_in
-from bot.render import Piece, clipped, growing, pieces, plain, thinking
+from bot.render import Piece, clipped, pieces, plain
 from bot.screen import Keyboard, Screen, is_passing
 from huigan.texts import locale_of, text, told
 from huigan.turns import feedback, sampling
-from huigan.turns.answering import Phase, View
 from huigan.turns.desk import Desk, Watched
 from huigan.turns.history import begins_to_forget
 from storage import answers, chats, deliveries, messages, showings, turns, users
@@ -33,8 +31,6 @@ from storage.db import Database
 from storage.records import Answer, ChatKind, Ended, OfferedFor, Turn, TurnState
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 CLOSING_SECONDS = 10.0  # for what has ended and is not on the screen yet, when the process is told to end
 OLDER_SECONDS = 0.1  # between looks whether what was asked before is on the screen
@@ -110,37 +106,20 @@ class Shows:
             logger.exception("turn %d could not be shown", turn.id)
 
     async def _stream(self, watched: Watched) -> None:
-        shown = await self._db.aread(_shown, watched.turn.id)
-        keyboard = keyboards.stop(watched.turn.id, shown.locale)
-        message_id = shown.message_id
-        if message_id is None:
-            await self._older_are_shown(watched.turn.id)
-            message_id = await self._screen.send(shown.spot, _frame(watched.view, shown.locale), keyboard)
-            await self._db.awrite(showings.place, watched.turn.id, str(message_id))
-        async with contextlib.aclosing(watched.watch()) as views:  # type: ignore[type-var]
-            async for _ in views:
-                await self._frame_room(watched, shown.spot)
-                if watched.view.phase is Phase.CLOSED:
-                    return
-                if not await self._screen.frame(shown.spot, message_id, _frame(watched.view, shown.locale), keyboard):
-                    break
-        await watched.closed()
+        turn_id = watched.turn.id
+        shown = await self._db.aread(_shown, turn_id)
+
+        async def place(message_id: int) -> None:
+            await self._db.awrite(showings.place, turn_id, str(message_id))
+
+        growing = Growing(self._screen, shown.spot, shown.locale, turn_id, shown.message_id, place)
+        await growing.follow(watched, lambda: self._older_are_shown(turn_id))
 
     async def _older_are_shown(self, turn_id: int) -> None:
         while True:
             if not await self._db.aread(showings.is_preceded, turn_id):
                 return
             await asyncio.sleep(OLDER_SECONDS)
-
-    async def _frame_room(self, watched: Watched, spot: Spot) -> None:
-        """Until there is room for a frame, or no need of one any more."""
-        room = asyncio.create_task(self._screen.pace.frame_room(spot.chat_id))
-        closed = asyncio.create_task(watched.closed())
-        try:
-            await asyncio.wait({room, closed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            room.cancel()
-            closed.cancel()
 
     async def _conclude(self, turn_id: int) -> None:
         """Show how it ended. Nothing where it has not: another process has it, or it waits for the next start."""
@@ -185,39 +164,12 @@ class Shows:
         await self._screen.say(shown.spot, words, keyboards.which_is_better(left.id, right.id, shown.locale))
 
 
-def _frame(view: View, locale: str) -> Piece:
-    if view.text.strip():
-        return _formatted(lambda: growing(view.text), lambda: plain(view.text)[-1])
-    if view.thinking.strip():
-        return thinking(text(locale, "phase.thinking"), view.thinking)
-    return Piece(_waiting(view, locale))
-
-
-def _waiting(view: View, locale: str) -> str:
-    if view.phase is Phase.QUEUED and "card_minutes" in view.params:
-        minutes = view.params["card_minutes"]
-        unknown = minutes is None
-        return text(locale, "phase.card_held_unknown") if unknown else text(locale, "phase.card_held", minutes=minutes)
-    if view.phase is Phase.QUEUED and view.position:
-        return text(locale, "phase.queued", position=view.position)
-    return text(locale, "phase.thinking")
-
-
-def _formatted(formatted: Callable[[], T], otherwise: Callable[[], T]) -> T:
-    """The Markdown library is not ours, and a release may write anything: the answer is shown all the same."""
-    try:
-        return formatted()
-    except Exception:
-        logger.exception("an answer could not be formatted")
-        return otherwise()
-
-
 def _last_words(shown: Shown) -> list[Piece]:
     note = _note(shown)
     if shown.answer is None:
         return plain(note)
     answer = shown.answer
-    return _formatted(
+    return formatted(
         lambda: pieces(answer.text, note, _thought(answer, shown.locale)), lambda: plain(f"{answer.text}\n\n{note}")
     )
 

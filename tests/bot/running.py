@@ -60,6 +60,7 @@ class World:
                 "grace_seconds": 1.5,
             },
             "limits": _pace(speed),
+            "drafts": False,
         }
         self._names = (f"Person {number}" for number in itertools.count(1))
         self.meet_alice()
@@ -214,6 +215,7 @@ def _pace(speed: float) -> dict[str, float]:
         group_frames_per_minute=round(usual.group_frames_per_minute * speed),
         private_frame_seconds=usual.private_frame_seconds / speed,
         group_frame_seconds=usual.group_frame_seconds / speed,
+        draft_frame_seconds=usual.draft_frame_seconds / speed,
     )
     return asdict(faster)
 

@@ -96,6 +96,35 @@ def test_stop_ends_the_answer_and_ollamas_generation(here: World) -> None:
     assert here.rows("answer", text="好的，")[0]["ended"] == "stopped"
 
 
+def test_the_stop_command_ends_what_its_asker_waits_for_in_that_chat(here: World) -> None:
+    here.says("/stop")
+    here.said("没有正在回答")
+    here.ollama.reply(tokens=["慢", "慢", "说"], stalls_after=2)
+    here.says("说来话长")
+    growing = here.answer(button="⏹ 停止")
+    here.wait(lambda: growing.text == "慢慢")
+    here.says("还有一问")
+    here.wait(lambda: len(here.mine("turn")) == 2)
+    bob = here.telegram.user("Bob")
+    here.says("/stop", who=bob, chat=here.telegram.private(bob))
+    here.said("没有正在回答", here.telegram.private(bob))
+    here.says("/stop")
+    assert here.answer().text == "慢慢\n\n（已停止）"
+    here.wait(lambda: all(turn["state"] == "closed" for turn in here.mine("turn")))
+    assert [turn["ended"] for turn in here.mine("turn")] == ["stopped", "withdrawn"]
+
+
+def test_who_waits_sees_typing_and_that_a_cold_model_is_loaded(here: World) -> None:
+    here.ollama.reply(tokens=["到"], stalls_after=0)
+    here.says("等等")
+    waiting = here.answer(button="⏹ 停止")
+    assert "正在想" in waiting.text
+    here.wait(lambda: "加载模型" in waiting.text, about="words for a model that is loaded")
+    here.wait(lambda: here.chat.actions.count("typing") >= 2, about="typing is shown again")
+    here.says("/stop")
+    here.wait(lambda: "已停止" in waiting.text)
+
+
 def test_a_failure_says_what_happened_and_can_be_retried(here: World) -> None:
     here.ollama.inject("/api/chat", *OUT_OF_MEMORY)
     here.says("你好")
