@@ -9,6 +9,7 @@ one too many is better than one too few.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from storage.records import Answer, ChatKind, Ended, OfferedFor, Turn, TurnState
 logger = logging.getLogger(__name__)
 
 CLOSING_SECONDS = 10.0  # for what has ended and is not on the screen yet, when the process is told to end
+OLDEST_SECONDS = 60.0  # an answer waits so long for those that were asked before it
 OLDER_SECONDS = 0.1  # between looks whether what was asked before is on the screen
 COMPARED_UNITS = 1700  # of each answer in a comparison; both stand in full above it
 
@@ -116,10 +118,13 @@ class Shows:
         await growing.follow(watched, lambda: self._older_are_shown(turn_id))
 
     async def _older_are_shown(self, turn_id: int) -> None:
-        while True:
-            if not await self._db.aread(showings.is_preceded, turn_id):
-                return
-            await asyncio.sleep(OLDER_SECONDS)
+        """Not for ever: one that can never be shown must not silence those after it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OLDEST_SECONDS):
+                while True:
+                    if not await self._db.aread(showings.is_preceded, turn_id):
+                        return
+                    await asyncio.sleep(OLDER_SECONDS)
 
     async def _conclude(self, turn_id: int) -> None:
         """Show how it ended. Nothing where it has not: another process has it, or it waits for the next start."""
