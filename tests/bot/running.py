@@ -239,12 +239,12 @@ def world(
 
 
 @contextlib.contextmanager
-def shared(migrated: Path, folder: Path) -> Iterator[World]:
+def shared(migrated: Path, folder: Path, **settings: Any) -> Iterator[World]:
     """One that several tests share, with a bot that runs."""
     db = connect(f"sqlite:///{shutil.copy(migrated, folder / 'huigan.db')}")
     try:
         with world(db, folder) as made:
-            made.start()
+            made.start(**settings)
             yield made
             assert made.telegram.token not in made.logged()
     finally:

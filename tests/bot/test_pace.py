@@ -204,3 +204,33 @@ async def test_a_restart_amid_a_burst_goes_on_carefully(telegram: Telegram, time
         await time.run(*(send(pace, telegram, chat_id, f"{life} {number}") for number in range(4)))
     assert len(telegram.taken) == 8
     assert telegram.refused == 0
+
+
+async def test_drafts_keep_a_distance_of_their_own_and_their_penalty_holds_up_no_message(
+    pace: Pace, telegram: Telegram, time: Time
+) -> None:
+    async def draft(what: str) -> Any:
+        args = (PRIVATE, what, "draft")
+        return await pace.process_request(telegram.call, args, {}, "sendMessageDraft", {"chat_id": PRIVATE}, None)
+
+    async def stream() -> None:
+        for number in range(40):
+            await pace.frame_room(PRIVATE, draft=True)
+            await draft(f"draft {number}")
+
+    await time.run(stream())
+    at = [moment for moment, _, _ in telegram.taken]
+    assert min(later - earlier for earlier, later in itertools.pairwise(at)) >= 0.8 - 1e-6
+    assert telegram.refused == 0
+
+    async def refuse(*_: Any) -> bool:
+        raise RetryAfter(600)
+
+    time.now += 1
+    with pytest.raises(RetryAfter):
+        await pace.process_request(refuse, (), {}, "sendMessageDraft", {"chat_id": PRIVATE}, None)
+    with pytest.raises(FrameDropped):
+        await draft("during the penalty")
+    start = time.now
+    await time.run(send(pace, telegram, PRIVATE, "final"))
+    assert telegram.taken[-1][0] == start
