@@ -191,15 +191,17 @@ class Day:
             shown[0].edits(shown[1], shown[1].text.replace("秘密的", "秘密地再"))
 
     def _stop(self) -> None:
-        who = self.rng.choice(self.people)
-        with self.telegram.lock:
+        """Beside a draft, or under a message that grows: whoever's is first found."""
+        for who in self.rng.sample(self.people, len(self.people)):
             chat = self.telegram.private(who)
-            if any(each.can_stop and not each.is_stopped for each in chat.drafts):
-                who.stops_draft(chat)
-                return
-            growing = [(m, key) for m in chat.answers[-3:] for key in m.keys if key["callback_data"].startswith("stop")]
-            if growing:
-                who.presses(growing[-1][0], growing[-1][1]["callback_data"])
+            with self.telegram.lock:
+                if any(each.can_stop and not each.is_stopped for each in chat.drafts):
+                    who.stops_draft(chat)
+                    return
+                keys = [(m, key.get("callback_data", "")) for m in chat.answers[-3:] for key in m.keys]
+                if growing := [(message, data) for message, data in keys if data.startswith("stop")]:
+                    who.presses(*growing[-1])
+                    return
 
     def _command(self) -> None:
         who = self.rng.choice(self.people)
@@ -245,7 +247,7 @@ class Day:
                 lambda: self.telegram.inject(method, status=502, after_effect=after),
                 lambda: self.telegram.drop(method, after_effect=after),
                 lambda: self.telegram.drop("getUpdates"),
-                lambda: self.telegram.delay(method, seconds=0.5),
+                lambda: self.telegram.delay(method, seconds=1 / SPEED),
                 lambda: self.ollama.inject("/api/chat", *ollama.RUNNER_STOPPED),
                 lambda: self.ollama.inject("/api/chat", *ollama.BUSY),
             )
@@ -388,9 +390,18 @@ class Day:
         found, told = [], list[Call]()
         for call in self.telegram.calls:
             if call.is_refusal and not self._is_repeat(call, told):
-                found.append(f"{call.method}: {call.description} {str(call.params)[:200]}")
+                found.append(f"{call.method}: {call.description}{self._press_of(call)} {str(call.params)[:200]}")
             told.append(call)
         return found
+
+    def _press_of(self, call: Call) -> str:
+        query = str(call.params.get("callback_query_id"))
+        press = next((each for each in self.telegram.presses if each.id == query), None)
+        if press is None:
+            return ""
+        age, updates = call.at - press.at, [each.get("callback_query", {}) for each in self.telegram.updates.delivered]
+        count = sum(each.get("id") == query for each in updates)
+        return f" ({press.data!r} {age:.1f} s old, answered: {press.answered}, delivered {count}x)"
 
     def _is_repeat(self, call: Call, before: list[Call]) -> bool:
         same = [each for each in before if each.method == call.method and each.took_effect]

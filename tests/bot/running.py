@@ -195,9 +195,12 @@ def serve(
 
 
 def _floods(speed: float, overall: int = 1) -> floods.Limits:
+    """What comes late comes closer together, by as much as time runs faster: so many more are a burst."""
     usual = floods.Limits()
     return replace(
         usual,
+        chat_burst=usual.chat_burst + overall // 4,
+        draft_burst=usual.draft_burst + overall // 4,
         chat_per_second=usual.chat_per_second * speed,
         draft_per_second=usual.draft_per_second * speed,
         overall_per_second=usual.overall_per_second * overall,
