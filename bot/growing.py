@@ -45,6 +45,8 @@ class Growing:
         self._message_id = message_id
         self._place = place
         self._in_draft = screen.takes_drafts and not spot.is_group and message_id is None
+        self._is_adopted = message_id is not None
+        self._framed: Piece | None = None
         self._loading_since: float | None = None
         self._drafted: Piece | None = None
         self._drafted_at = float("-inf")
@@ -92,10 +94,17 @@ class Growing:
             return True
         keyboard = keyboards.stop(self._turn_id, self._locale)
         if self._message_id is None:
-            self._message_id = await self._screen.send(self._spot, self._frame(view), keyboard)
+            self._framed = self._frame(view)
+            self._message_id = await self._screen.send(self._spot, self._framed, keyboard)
             await self._place(self._message_id)
             return True
-        return await self._screen.frame(self._spot, self._message_id, self._frame(view), keyboard)
+        piece, has_begun = self._frame(view), bool(view.text.strip() or view.thinking.strip())
+        # What was sent once may stand there though no answer came, or an earlier process put it there: the same once
+        # more would be refused.
+        if piece == self._framed or (self._is_adopted and not has_begun):
+            return True
+        self._framed = piece
+        return await self._screen.frame(self._spot, self._message_id, piece, keyboard)
 
     async def _draft(self, piece: Piece) -> None:
         now = time.monotonic()
