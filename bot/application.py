@@ -86,7 +86,7 @@ def build_application(
     admins: Sequence[int] = (),
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
-    drafts: bool = False,
+    drafts: bool = True,
     rng: random.Random | None = None,
 ) -> Bot:
     """`builder` knows the token and the addresses; what people send is kept under `home`; answers grow in `drafts`

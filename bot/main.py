@@ -47,7 +47,7 @@ def run(
     admins: Sequence[int] = (),
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
-    drafts: bool = False,
+    drafts: bool = True,
 ) -> None:
     """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
     _quieten([token, *([webhook.secret] if webhook else [])])
