@@ -404,9 +404,9 @@ class Day:
         return f" ({press.data!r} {age:.1f} s old, answered: {press.answered}, delivered {count}x)"
 
     def _is_repeat(self, call: Call, before: list[Call]) -> bool:
-        same = [each for each in before if each.method == call.method and each.took_effect]
-        same = [each for each in same if _about(each) == _about(call)]
-        if not same:
+        """Of what the last call about the same thing did: by a process that is gone, or without being told."""
+        same = [each for each in before if each.took_effect and _about(each) == _about(call)]
+        if not same or "retry after" in call.description:
             return False
         was_another_life = any(same[-1].at < life <= call.at for life in self.lives)
         return same[-1].injected or same[-1].status is None or was_another_life
@@ -436,7 +436,11 @@ def _letters(text: str) -> str:
 
 
 def _about(call: Call) -> tuple[Any, ...]:
-    return tuple(call.params.get(name) for name in ("chat_id", "message_id", "text", "callback_query_id"))
+    """The press that is answered, or the message that is sent or changed."""
+    if "callback_query_id" in call.params:
+        return (call.params["callback_query_id"],)
+    sent = call.result.get("message_id") if isinstance(call.result, dict) else None
+    return call.params.get("chat_id"), call.params.get("message_id", sent)
 
 
 def _asked_at(message: dict[str, Any]) -> tuple[int, int]:
