@@ -29,7 +29,7 @@ def here(shared: World) -> Iterator[World]:
     """Alice is an owner whom nobody has met before."""
     shared.meet_alice()
     shared.says("/help")
-    shared.said("/help 这段说明")
+    shared.said("/new 开始新的对话")
     shared.db.write(_make, str(shared.alice.id), Role.OWNER)
     yield shared
     shared.db.write(access.set_mode, access.OPEN, None, now())
@@ -53,7 +53,7 @@ def somebody(here: World, name: str, *, met: bool = True) -> tuple[Person, Chat]
     chat = here.telegram.private(person)
     if met:
         here.says("/help", who=person, chat=chat)
-        here.said("/help 这段说明", chat)
+        here.said("/new 开始新的对话", chat)
     return person, chat
 
 

@@ -174,7 +174,7 @@ def test_a_run_killed_at_every_point_ends_as_one_that_was_left_alone(world: Worl
     check_same(end_of(world), alone)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("points", LOSSES, ids=lambda points: "-".join(point[0] for point in points))
 def test_a_run_whose_supervisors_are_killed_ends_as_one_that_was_left_alone(
     world: World, alone: Ended, points: tuple[Point, Point]
@@ -193,7 +193,7 @@ def test_a_run_whose_supervisors_are_killed_ends_as_one_that_was_left_alone(
     check_handed_on(world, killed)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_takes_three_supervisors_along_is_given_up(world: World) -> None:
     world.queue()
     with supervisors(world, 4, {f"1-{attempt}": ["orphan", "start", "", 0] for attempt in (1, 2, 3, 4)}) as started:
