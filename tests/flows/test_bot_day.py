@@ -13,7 +13,7 @@ from storage.db import connect
 from tests.bot.day import SPEED, Day
 from tests.bot.running import world
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
