@@ -131,6 +131,7 @@ def test_facts_are_taught_released_under_a_stream_and_rolled_back(home: Path, tm
     db.close()
 
 
+@pytest.mark.long
 def test_a_run_that_teaches_nothing_is_rejected_and_what_answers_stays(home: Path, tmp_path: Path) -> None:
     promise = promised(tmp_path, "1e-9", facts=1)
     assert run(home, tmp_path / "report.html", rollback=False, chat_after=False, promise=promise) == 1
