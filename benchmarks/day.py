@@ -1,7 +1,7 @@
 """A simulated day: 200 people in private chats, groups and topics write 2,000 messages to the bot, between a strict
 fake of Telegram and one of Ollama that both fail now and then; the bot is killed once and told to end once.
 
-    python -m benchmarks.day [--users 200] [--messages 2000] [--seed 7] [--drafts]
+    python -m benchmarks.day [--users 200] [--messages 2000] [--seed 7] [--no-drafts]
 
 Prints what was done and every trouble found (see tests/bot/day.py); ends with 1 where there is one. `pytest
 tests/flows/test_bot_day.py` is a tenth of it.
@@ -26,7 +26,8 @@ def main() -> int:
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--drafts", action="store_true", help="answers grow in drafts in private chats")
+    drafts = argparse.BooleanOptionalAction
+    parser.add_argument("--drafts", action=drafts, default=True, help="answers grow in drafts in private chats")
     told = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         db = connect(f"sqlite:///{folder}/huigan.db")

@@ -11,6 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from telegram import (
     Bot,
@@ -47,6 +48,7 @@ class Screen:
         self.pace = pace
         self.takes_drafts = drafts  # until the server says that it takes none: then never again in this process
         self._shown: OrderedDict[tuple[int, int], tuple[Piece | None, Keyboard]] = OrderedDict()
+        self._marking: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, spot: Spot, piece: Piece, keyboard: InlineKeyboardMarkup | ForceReply | None = None) -> int:
         """A new message; its id. Raises TelegramError where Telegram will never take it, or long cannot."""
@@ -154,16 +156,18 @@ class Screen:
             logger.debug("typing was not shown: %s", error)
 
     async def mark(self, chat_id: int, message_id: int, keyboard: Keyboard, seen: Keyboard) -> None:
-        """Other buttons under a message, which had those that were `seen` there."""
-        piece, shown = self._shown.get((chat_id, message_id), (None, seen))
-        if shown == keyboard:
-            return
-        try:
-            await _insist(lambda: self._bot.edit_message_reply_markup(chat_id, message_id, reply_markup=keyboard))
-        except BadRequest as error:
-            if not (_is_gone(error) or _is_the_same(error)):
-                raise
-        self._remember(chat_id, message_id, piece, keyboard)
+        """Other buttons under a message, which had those that were `seen` there. Where two people press at once, the
+        second mark is compared with what the first has left."""
+        async with self._marking.setdefault((chat_id, message_id), asyncio.Lock()):
+            piece, shown = self._shown.get((chat_id, message_id), (None, seen))
+            if shown == keyboard:
+                return
+            try:
+                await _insist(lambda: self._bot.edit_message_reply_markup(chat_id, message_id, reply_markup=keyboard))
+            except BadRequest as error:
+                if not (_is_gone(error) or _is_the_same(error)):
+                    raise
+            self._remember(chat_id, message_id, piece, keyboard)
 
     async def toast(self, query: CallbackQuery, words: str) -> None:
         """Answer a press. One that is too old to be answered was seen to have no effect on the button: no harm."""

@@ -163,3 +163,18 @@ def test_an_admin_sets_the_rate_of_comparisons_and_others_do_not(here: World) ->
     here.said("0% 的机会")
     assert [row["user_id"] for row in here.rows("audit", act="comparison.rate")][-1] == here.me()
     here.db.write(users.set_role, here.me(), Role.USER)
+
+
+def test_two_people_who_press_at_once_in_a_group_change_the_buttons_once(here: World) -> None:
+    bob = here.telegram.user("Bob")
+    group = here.telegram.group("一起评", members=[here.alice, bob])
+    here.says("@huigan_bot 你好", chat=group)
+    answer = here.answer(group)
+    here.telegram.delay("editMessageReplyMarkup", seconds=0.5)
+    calls = len(here.telegram.calls_to("editMessageReplyMarkup"))
+    presses = [who.presses(answer, "👎") for who in (here.alice, bob)]
+    here.wait(lambda: all(press.answered for press in presses))
+    here.wait(lambda: "不正确" in answer.buttons)
+    here.settle()
+    assert len(here.rows("rating", thumb="down")) >= 2
+    assert len(here.telegram.calls_to("editMessageReplyMarkup")) == calls + 1
