@@ -20,6 +20,7 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
 from bot import CHANNEL, keyboards, progress, scorecards
 from bot.admin import refused
 from bot.locales import Locales
+from bot.notices import can_be_written_to
 from bot.places import Spot
 from bot.progress import Account, account
 from bot.render import Piece, clipped
@@ -29,7 +30,7 @@ from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import locale_of, text, told
-from storage import chats, run_cards, runs, users
+from storage import run_cards, runs, users
 from storage.db import Database
 from storage.records import CardKind, RunCard, RunState, User
 
@@ -174,14 +175,10 @@ def _missing(session: Session, at: datetime) -> list[tuple[User, Account]]:
     found = []
     for run in waiting:
         asked = {card.user_id for card in run_cards.of_run(session, run.id, CardKind.PROMOTION)}
-        lacking = [each for each in users.admins(session) if each.id not in asked and _can_be_written_to(session, each)]
+        lacking = [each for each in users.admins(session) if each.id not in asked and can_be_written_to(session, each)]
         known = account(session, run.id, at) if lacking else None
         found += [(each, known) for each in lacking if known is not None]
     return found
-
-
-def _can_be_written_to(session: Session, user: User) -> bool:
-    return user.channel == CHANNEL and chats.find(session, CHANNEL, user.external_id) is not None
 
 
 def _decided(session: Session, at: datetime) -> list[tuple[RunCard, User, Account]]:

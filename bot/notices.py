@@ -83,8 +83,9 @@ def _people(session: Session, notice: Notice) -> list[User] | None:
     others = [each for each in meant if each.id != notice.params.get("by_user")]
     if meant and not others:
         return None
-    return [each for each in others if _can_be_written_to(session, each)]
+    return [each for each in others if can_be_written_to(session, each)]
 
 
-def _can_be_written_to(session: Session, user: User) -> bool:
+def can_be_written_to(session: Session, user: User) -> bool:
+    """Whoever has a private chat with the bot: Telegram lets it begin none."""
     return user.channel == CHANNEL and chats.find(session, CHANNEL, user.external_id) is not None

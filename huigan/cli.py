@@ -350,9 +350,13 @@ def base_add(
         known = "" if registered.is_new else " (it was registered already)"
         errors.print(f"Release {registered.release.id} answers as {registered.release.tag}{known}")
         if fetch:
-            from trainer.weights import local_weights
+            from trainer.weights import WeightsUnavailable, local_weights
 
-            errors.print(f"Weights: {local_weights(kept, chosen.home / 'weights', endpoint=chosen.hf_endpoint)}")
+            try:
+                folder = local_weights(kept, chosen.home / "weights", endpoint=chosen.hf_endpoint)
+            except WeightsUnavailable as error:
+                give_up(f"The release answers; its weights are not here yet: {error}", FAILED)
+            errors.print(f"Weights: {folder}")
 
 
 # Runs

@@ -85,7 +85,7 @@ def answer_ids(rated: Iterable[Rating], compared: Iterable[Comparison]) -> list[
 
 
 def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dict[int, Exchange]:
-    """By answer id, a batch at a time."""
+    """By answer id, a batch at a time; without answers whose prompts are not whole any more."""
     own_systems: dict[int | None, str | None] = {None: None}
     found: dict[int, Exchange] = {}
     for first in range(0, len(wanted), IDS_A_QUERY):
@@ -93,7 +93,7 @@ def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dic
         prompts = history.prompts_of(session, list(given.values()))
         authors = authors_of(session, list(given.values()))
         with_images = given_images(session, list(given.values()))
-        for answer in given.values():
+        for answer in (each for each in given.values() if each.id in prompts):
             if answer.release_id not in own_systems:
                 artefact_id = releases.get(session, answer.release_id or 0).artefact_id
                 own_systems[answer.release_id] = artefacts.get(session, artefact_id).system

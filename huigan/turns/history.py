@@ -57,13 +57,15 @@ def begins_to_forget(session: Session, answer: Answer) -> bool:
 def prompt_of(session: Session, answer: Answer) -> list[dict[str, str]]:
     """The exact chat messages, system first and the question last, that `answer` was given to, without their images.
 
-    Rebuilt from the rows the answer names, so later ratings and corrections change nothing.
+    Rebuilt from the rows the answer names, so later ratings and corrections change nothing. Raises KeyError where
+    some of them were deleted.
     """
     return prompts_of(session, [answer])[answer.id]
 
 
 def prompts_of(session: Session, given: list[Answer]) -> dict[int, list[dict[str, str]]]:
-    """`prompt_of` for many answers at once, by answer id."""
+    """`prompt_of` for many answers at once, by answer id; without those that were given words of somebody who had
+    them deleted since: what is left is not what was answered."""
     wanted: dict[str, set[int]] = {"message": set(), "answer": set(), "correction": set()}
     for answer in given:
         for kind, row_id in answer.seen.row_ids:
@@ -73,7 +75,11 @@ def prompts_of(session: Session, given: list[Answer]) -> dict[int, list[dict[str
         "answer": {each.id: each.text for each in answers.many(session, wanted["answer"]).values()},
         "correction": {each.id: each.correction or "" for each in ratings.many(session, wanted["correction"]).values()},
     }
-    return {answer.id: _messages(answer, texts) for answer in given}
+    return {answer.id: _messages(answer, texts) for answer in given if _is_whole(answer, texts)}
+
+
+def _is_whole(answer: Answer, texts: Mapping[str, Mapping[int, str]]) -> bool:
+    return all(int(row_id) in texts[str(kind)] for kind, row_id in answer.seen.row_ids)
 
 
 def _messages(answer: Answer, texts: Mapping[str, Mapping[int, str]]) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
+from huigan.turns.erasure import Forgotten, forget
 from storage import chats, datasets, ratings, tables
 from storage.db import Database
 from storage.recipe import Recipe
@@ -144,6 +145,25 @@ def test_whoever_does_not_consent_is_not_learnt_from_wherever_their_words_are(
         dataset.authors_of, [_shown(by_ann, [["message", by_ann.message_id], ["correction", corrected]])]
     )
     assert authors == {by_ann.id: {ann.id, shy.id}}
+    assert built.stages == ()
+
+
+def test_an_answer_that_was_given_a_forgotten_persons_words_is_left_out_and_breaks_no_run(
+    db: Database, tmp_path: Path
+) -> None:
+    community = Community(db)
+    ann, bo = community.person(), community.person()
+    (of_ann,), (of_bo,) = community.ask(ann, "一？", "甲"), community.ask(bo, "二？", "乙")
+    community.rate(bo, of_bo, Thumb.DOWN, "丙")
+    seen = [["message", of_ann.message_id], ["answer", of_ann.id], ["message", of_bo.message_id]]
+    db.write(
+        lambda session: session.execute(
+            sql_update(tables.answer).where(tables.answer.c.id == of_bo.id).values(row_ids=seen)
+        )
+    )
+    assert isinstance(db.write(forget, ann.id), Forgotten)
+    built = build(db, tmp_path / "d")
+    assert built.counts["dropped"] == {"answer_unknown": 1}
     assert built.stages == ()
 
 

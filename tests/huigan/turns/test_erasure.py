@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from huigan.turns import feedback
+from huigan.turns import feedback, history
 from huigan.turns.erasure import Forgotten, forget
 from huigan.turns.export import own_data
 from huigan.turns.opening import Refusal
@@ -142,6 +142,29 @@ def test_what_was_compared_goes_with_either_answer(world: Database) -> None:
     gone = world.write(forget, ann)
     assert isinstance(gone, Forgotten)
     assert gone.ratings == 4
+
+
+def test_what_others_were_answered_to_is_not_rebuilt_without_the_words_that_went(world: Database) -> None:
+    second = answered(world, f"{SECRET}五", "ann", chat="group")
+    bobs = world.write(bob_goes_on, second, who(world, "bob"))
+    assert set(world.read(history.prompts_of, [bobs])) == {bobs.id}
+    world.write(forget, who(world, "ann"))
+    assert world.read(history.prompts_of, [bobs]) == {}
+
+
+def bob_goes_on(session: Session, from_answer: Answer, user_id: int) -> Answer:
+    """An answer to Bob, that was shown what Ann had asked before."""
+    conversation_id = from_answer.conversation_id
+    said = messages.add(session, conversation_id, user_id, "然后呢", "terminal:bob:then", AT, from_answer.id)
+    assert said is not None
+    turn = turns.wait(session, conversation_id, said.id, user_id, AT)
+    turns.close(session, turn.id, Ended.COMPLETE, AT)
+    rows: list[list[int | str]] = [
+        ["message", from_answer.message_id],
+        ["answer", from_answer.id],
+        ["message", said.id],
+    ]
+    return answers.add(session, turn, "好", Seen("s", rows, 0, "0" * 64, {}), Ended.COMPLETE, AT, tag="base:1")
 
 
 def test_a_group_may_share_one_conversation(db: Database) -> None:
