@@ -67,7 +67,7 @@ def load(path: Path) -> Lessons:
 
 
 class Community:
-    """Four raters over one desk. What they ask and give is counted, to be found again in the database."""
+    """Raters over one desk. What they ask and give is counted, to be found again in the database."""
 
     def __init__(self, db: Database, desk: Desk) -> None:
         self._db = db
@@ -77,8 +77,8 @@ class Community:
         self.corrections = 0
         self.comparisons = 0
 
-    async def join(self) -> None:
-        for name in NAMES:
+    async def join(self, names: Sequence[str] = NAMES) -> None:
+        for name in names:
             user, _ = await self._db.awrite(meet, _place(name), Speaker(name, name, "zh-hans"), now())
             await self._db.awrite(users.consent, user.id, now())
 
@@ -94,6 +94,13 @@ class Community:
 
     async def ask(self, question: str, name: str = NAMES[0]) -> Answer:
         return await _whole(await self.begin(name, question))
+
+    async def ask_again(self, answer: Answer, name: str) -> Answer:
+        """Regenerate: a second answer to the same message."""
+        turn = await self._db.awrite(answer_again, answer.message_id, await self.id_of(name), now())
+        assert not isinstance(turn, Refusal)
+        self.regenerated += 1
+        return await _whole(self._desk.hand_in(turn))
 
     async def teach(self, lessons: Lessons, advance: Callable[[], None]) -> None:
         """Every wording asked by one of them and corrected; every taste compared, and then corrected too."""
@@ -112,17 +119,14 @@ class Community:
 
     async def _correct(self, name: str, question: str, wanted: str) -> None:
         answer = await self.ask(question, name)
-        _taken(await self._db.awrite(feedback.correct, answer.id, await self._id(name), wanted, now()))
+        _taken(await self._db.awrite(feedback.correct, answer.id, await self.id_of(name), wanted, now()))
         self.corrections += 1
 
     async def _compare(self, name: str, question: str, wanted: str) -> None:
         """They like the shorter of two; neither is what they really want, which they then write."""
         first = await self.ask(question, name)
-        user_id = await self._id(name)
-        turn = await self._db.awrite(answer_again, first.message_id, user_id, now())
-        assert not isinstance(turn, Refusal)
-        await _whole(self._desk.hand_in(turn))
-        self.regenerated += 1
+        await self.ask_again(first, name)
+        user_id = await self.id_of(name)
         rng = random.Random(first.id)
         pair = await self._db.awrite(feedback.offer, first.message_id, OfferedFor.AGAIN, rng, now())
         if pair is not None:
@@ -133,7 +137,7 @@ class Community:
         _taken(await self._db.awrite(feedback.correct, first.id, user_id, wanted, now()))
         self.corrections += 1
 
-    async def _id(self, name: str) -> int:
+    async def id_of(self, name: str) -> int:
         found = await self._db.aread(users.find, CHANNEL, name)
         assert found is not None
         return found.id
