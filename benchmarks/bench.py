@@ -70,11 +70,13 @@ class Cell:
     noise: float = 0.1
     hostile: float = 0.0  # share of the ratings that one hostile rater gives
     defences: bool = True
+    night: int = 0  # of consecutive ones; 0 where the cell stands alone
 
     @property
     def name(self) -> str:
         parts = [self.arm, self.method, f"{self.ratings}", f"noise{self.noise * 100:g}", f"seed{self.seed}"]
         parts += [f"hostile{self.hostile * 100:g}"] if self.hostile else []
+        parts += [f"night{self.night:02}"] if self.night else []
         return "-".join([*parts, *([] if self.defences else ["undefended"])])
 
 
@@ -169,10 +171,12 @@ def register_base(bench: Bench, db: Database) -> None:
     )
 
 
-async def ask(bench: Bench, db: Database, asked: Sequence[tuple[Question, raters.Act, str]]) -> list[Asked]:
+async def ask(
+    bench: Bench, db: Database, asked: Sequence[tuple[Question, raters.Act, str]], *, first: int = 0
+) -> list[Asked]:
     async with Desk(db, AsyncOllama(bench.host), streams=STREAMS) as desk:
         with bar("asked", len(asked)) as advance:
-            return await crowd.ask_all(db, desk, asked, advance, streams=STREAMS)
+            return await crowd.ask_all(db, desk, asked, advance, first=first, streams=STREAMS)
 
 
 def judged_by(cell: Cell, asked: Sequence[Asked], rng: random.Random) -> list[Asked]:
@@ -255,7 +259,8 @@ def work_on(bench: Bench, db: Database, recipe: Recipe, home: Path, tell: Callab
     # Bases and converters are shared by all cells; the run's folder is the cell's own.
     for name in ("weights", "bases", "tools"):
         (bench.home / name).mkdir(exist_ok=True)
-        (home / name).symlink_to(bench.home / name)
+        if not (home / name).exists():
+            (home / name).symlink_to(bench.home / name)
     return Work(db, run, recipe, home, bench.client, lambda: datetime.now(UTC), tell)
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks import nights
 from benchmarks.bench import Cell, measure, opened, say
 
 RESULTS = Path(__file__).parent / "results" / "learning"
@@ -49,7 +50,14 @@ def poison() -> Iterator[Cell]:
                 yield Cell("poison", "auto", 200, seed, hostile=hostile, defences=defences)
 
 
-ARMS = {"bars": bars, "curve": curve, "poison": poison}
+def consecutive() -> Iterator[Cell]:
+    """Ten nights, each trained on what its release before was rated for, too."""
+    for seed in SEEDS:
+        for night in range(1, nights.NIGHTS + 1):
+            yield Cell("nights", "auto", night * nights.RATINGS_A_DAY, seed, night=night)
+
+
+ARMS = {"bars": bars, "poison": poison, "nights": consecutive, "curve": curve}
 
 
 def main() -> None:
@@ -71,7 +79,7 @@ def main() -> None:
     with opened(arguments.home) as bench:
         for cell in waiting:
             say.print(f"{time.strftime('%H:%M')} {cell.name}")
-            found = measure(bench, cell)
+            found = (nights.measure if cell.night else measure)(bench, cell)
             path = RESULTS / f"{cell.name}.json"
             path.with_suffix(".part").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
             path.with_suffix(".part").replace(path)
