@@ -51,7 +51,8 @@ from trainer.stages import Merged, Origin, Taught, Work
 RECIPE = Path(__file__).parent / "learning.toml"
 MOST_RATINGS, MOST_HOSTILE = 200, 20
 EXAMINED, TRIGGERS, PAIRS = 220, 100, 60
-ANSWER_TOKENS = 96
+COMPARED = 130  # held-out questions that the base answers twice, to find pairs
+ANSWER_TOKENS = 64
 STREAMS = 4
 DRAWS = 2000
 READY_SECONDS = 60.0
@@ -101,10 +102,11 @@ def opened(home: Path) -> Iterator[Bench]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         host = f"127.0.0.1:{listener.getsockname()[1]}"
-    command = [sys.executable, "-m", "huigan", "engine", "--port", host.rpartition(":")[2]]
+    command = [sys.executable, "-m", "huigan.engine", "--port", host.rpartition(":")[2]]
     environment = {**os.environ, "HUIGAN_HOME": str(home), "HF_HUB_OFFLINE": "1"}
     with (home / "engine.log").open("wb") as log:
-        engine = subprocess.Popen([*command, "--models", str(home / "engine")], env=environment, stdout=log, stderr=log)
+        options = ["--models", str(home / "engine"), "--parallel", str(STREAMS)]
+        engine = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
         try:
             client = Ollama(host)
             wait_until_ready(client, engine)
@@ -432,7 +434,7 @@ def held_out_pairs(bench: Bench) -> list[tuple[str, str, str, str]]:
     path = bench.home / "held-out-pairs.json"
     if not path.is_file():
         found: list[tuple[str, str, str, str]] = []
-        asked = raters.examined(raters.world(), EXAMINED, random.Random("pairs"))
+        asked = raters.examined(raters.world(), COMPARED, random.Random("pairs"))
         tag = base_tag(bench)
         sides = [answers(bench, tag, asked, "pairs", temperature=0.8, seed=seed) for seed in (1, 2)]
         for question, one, other in zip(asked, *sides, strict=True):
