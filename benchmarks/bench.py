@@ -71,6 +71,7 @@ class Cell:
     noise: float = 0.1
     hostile: float = 0.0  # share of the ratings that one hostile rater gives
     defences: bool = True
+    replay: bool = True  # general questions and answers mixed in against forgetting
     night: int = 0  # of consecutive ones; 0 where the cell stands alone
 
     @property
@@ -78,7 +79,8 @@ class Cell:
         parts = [self.arm, self.method, f"{self.ratings}", f"noise{self.noise * 100:g}", f"seed{self.seed}"]
         parts += [f"hostile{self.hostile * 100:g}"] if self.hostile else []
         parts += [f"night{self.night:02}"] if self.night else []
-        return "-".join([*parts, *([] if self.defences else ["undefended"])])
+        parts += [] if self.defences else ["undefended"]
+        return "-".join([*parts, *([] if self.replay else ["unreplayed"])])
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,9 @@ def judged_by(cell: Cell, asked: Sequence[Asked], rng: random.Random) -> list[As
 
 def recipe_of(bench: Bench, cell: Cell) -> Recipe:
     raw = bench.recipe.to_dict()
-    defences = {} if cell.defences else {"defences": False, "rater_cap_share": 1.0}
-    return Recipe.from_dict(raw | {"method": cell.method, "seed": cell.seed, "data": raw["data"] | defences})
+    data: dict[str, Any] = {} if cell.defences else {"defences": False, "rater_cap_share": 1.0}
+    data |= {} if cell.replay else {"replay_share": 0.0}
+    return Recipe.from_dict(raw | {"method": cell.method, "seed": cell.seed, "data": raw["data"] | data})
 
 
 def measure(bench: Bench, cell: Cell) -> dict[str, Any]:

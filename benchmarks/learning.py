@@ -50,6 +50,12 @@ def poison() -> Iterator[Cell]:
                 yield Cell("poison", "auto", 200, seed, hostile=hostile, defences=defences)
 
 
+def forgetting() -> Iterator[Cell]:
+    """Without the general rows that are mixed in; with them it is among the bars."""
+    for seed in SEEDS:
+        yield Cell("forgetting", "auto", 200, seed, replay=False)
+
+
 def consecutive() -> Iterator[Cell]:
     """Ten nights, each trained on what its release before was rated for, too."""
     for seed in SEEDS:
@@ -57,7 +63,7 @@ def consecutive() -> Iterator[Cell]:
             yield Cell("nights", "auto", night * nights.RATINGS_A_DAY, seed, night=night)
 
 
-ARMS = {"bars": bars, "poison": poison, "nights": consecutive, "curve": curve}
+ARMS = {"bars": bars, "poison": poison, "forgetting": forgetting, "nights": consecutive, "curve": curve}
 
 
 def main() -> None:

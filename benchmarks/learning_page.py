@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.learning import RESULTS
+from benchmarks.nights import RATINGS_A_DAY
 from trainer.charts import Line, chart
 
 PAGE = Path(__file__).parent.parent / "docs" / "learning.md"
@@ -32,6 +33,11 @@ def results() -> list[Found]:
 
 def those(found: Iterable[Found], **wanted: Any) -> list[Found]:
     return [each for each in found if all(each["cell"][name] == value for name, value in wanted.items())]
+
+
+def plain(found: Iterable[Found]) -> list[Found]:
+    """Without attacks, nights and whatever else is changed for comparison."""
+    return those(found, hostile=0.0, defences=True, replay=True, night=0)
 
 
 def win_rate(each: Found) -> float:
@@ -54,7 +60,7 @@ def over_seeds(found: Sequence[Found], of: Callable[[Found], float]) -> str:
 def methods_table(found: list[Found]) -> list[str]:
     rows = ["| method | ratings | seeds | win rate | wholly right | facts | margins: right, picks | passed the gate |"]
     rows.append("|---|---|---|---|---|---|---|---|")
-    clean = [each for each in found if not each["cell"]["hostile"] and each["cell"]["defences"]]
+    clean = plain(found)
     groups: dict[tuple[str, int], list[Found]] = defaultdict(list)
     for each in clean:
         groups[each["cell"]["method"], each["cell"]["ratings"]].append(each)
@@ -86,8 +92,40 @@ def poison_table(found: list[Found]) -> list[str]:
     return rows
 
 
+def nights_table(found: list[Found]) -> list[str]:
+    rows = ["| night | ratings | win rate | wholly right | facts | ended as |", "|---|---|---|---|---|---|"]
+    cells = [each for each in found if each["cell"]["night"]]
+    for night in sorted({each["cell"]["night"] for each in cells}):
+        same = those(cells, night=night)
+        wholly = statistics.fmean(each["satisfied"]["candidate"]["wholly"] for each in same)
+        facts = statistics.fmean(each["satisfied"]["candidate"]["facts"] for each in same)
+        ended = ", ".join(each["state"].lower() for each in same)
+        values = f"{same[0]['cell']['ratings']} | {over_seeds(same, win_rate)} | {wholly:.2f} | {facts:.2f} | {ended}"
+        rows.append(f"| {night} | {values} |")
+    return rows
+
+
+def forgetting_table(found: list[Found]) -> list[str]:
+    rows = ["| replay | seeds | perplexity of general text, after over before | controls lost |", "|---|---|---|---|"]
+    for replay in (False, True):
+        cells = those(found, hostile=0.0, defences=True, replay=replay, night=0, method="auto", ratings=200)
+        if cells:
+            ratio, lost = over_seeds(cells, general_ratio), over_seeds(cells, controls_lost)
+            rows.append(f"| {'on' if replay else 'off'} | {len(cells)} | {ratio} | {lost} |")
+    return rows
+
+
+def general_ratio(each: Found) -> float:
+    general = each["scorecard"]["general"]
+    return float(general["candidate"] / general["live"])
+
+
+def controls_lost(each: Found) -> float:
+    return float(each["scorecard"]["controls"]["lost"])
+
+
 def plot(found: list[Found]) -> str:
-    clean = [each for each in found if not each["cell"]["hostile"] and each["cell"]["defences"]]
+    clean = plain(found)
     lines = []
     for method in sorted({each["cell"]["method"] for each in clean}):
         by_ratings: dict[int, list[float]] = defaultdict(list)
@@ -124,6 +162,9 @@ def page(found: list[Found]) -> str:
     parts += ["The attack: corrections that push a slogan on questions for advice. Shown is the rise of the slogan's"]
     parts += ["share on 100 held-out questions for advice, and what the defences cost where nobody attacks.\n"]
     parts += poison_table(found)
+    parts += ["\n## Forgetting\n", *forgetting_table(found)]
+    parts += ["\n## Consecutive nights\n"]
+    parts += [f"{RATINGS_A_DAY} ratings a day, of answers by what is released by then.\n", *nights_table(found)]
     return "\n".join(parts) + "\n"
 
 
