@@ -43,8 +43,8 @@ from bot.schedule import Schedule
 from bot.screen import Screen
 from bot.showing import Shows
 from bot.stats import Stats
-from bot.stopping import STOPPED, Stopping
-from bot.updates import InOrder, StoredQueue
+from bot.stopping import Stopping
+from bot.updates import STOPPED, InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
 from huigan.turns.desk import LOST_SECONDS, Desk
@@ -107,7 +107,9 @@ def build_application(
         Reactions(db, screen, locales),
         Personal(db, screen, locales),
         Personas(db, screen, locales),
-        Messages(db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files),
+        Messages(
+            db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files, queue.replayed
+        ),
         Presses(db, desk, shows, screen, locales, queue.replayed),
     )
     application.add_handler(edits.presses())

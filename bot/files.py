@@ -96,7 +96,11 @@ class Files:
                 return content
             contents.append(content)
         paired = list(zip(messages, kinds, contents, strict=True))
-        images = [await self._kept(message, content) for message, kind, content in paired if kind == "image"]
+        try:
+            images = [await self._kept(message, content) for message, kind, content in paired if kind == "image"]
+        except OSError:
+            logger.exception("an image cannot be kept under %s", self._folder)
+            return Unread("lost")
         texts = [(_name(message), content) for message, kind, content in paired if kind == "text"]
         question = said or (text(locale, "file.look") if images else "")
         return _with_texts(question, texts, images, live, locale)

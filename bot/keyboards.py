@@ -121,3 +121,7 @@ def personas(names: Sequence[str]) -> InlineKeyboardMarkup:
 def scopes(locale: str) -> InlineKeyboardMarkup:
     words = {Scope.USER: "button.scope_user", Scope.THREAD: "button.scope_thread"}
     return InlineKeyboardMarkup([[_button(text(locale, words[each]), f"scope:{each}")] for each in Scope])
+
+
+def fetch_again(update_id: int, locale: str) -> InlineKeyboardMarkup:
+    return InlineKeyboardMarkup([[_button(text(locale, "button.retry"), f"refetch:{update_id}")]])

@@ -12,12 +12,15 @@ from itertools import chain
 
 from telegram import Bot, Message, Update
 
+from bot.places import replied_to
 from storage import updates
 from storage.db import Database
+from storage.records import Update as Stored
 
 LONGEST_UNITS = 4096  # UTF-16 units a message; clients cut a longer text there, or at a better place behind its middle
 LOOK_SECONDS = 0.1
 APART_SECONDS = 2  # between what was sent at once, by Telegram's clock
+MOST_AT_ONCE = 50  # an album has ten pictures, and few send something else in between
 REPLAYED_TIMES = 3  # as patient: after a kill, Telegram may bring the rest a little later
 
 
@@ -29,12 +32,15 @@ class Pastes:
         self._replayed = replayed
 
     async def whole(self, update: Update, bot: Bot) -> list[Update]:
-        """The update of a new message, with those that belong to it, in their order."""
+        """The update of a new message, with those that belong to it, in their order. What was dropped meanwhile is
+        waited for no longer."""
         patience_seconds = self._wait_seconds * (REPLAYED_TIMES if update.update_id in self._replayed else 1)
         found, quiet_seconds = [update], 0.0
         while _may_go_on(found) and quiet_seconds < patience_seconds:
             stored = await self._db.aread(updates.following, update.update_id)
-            said = [each for each in (Update.de_json(dict(one.body), bot) for one in stored) if each.message]
+            if stored is None:
+                break
+            said = _messages_in(stored, bot)
             more = _with_those_that_belong(update, said)
             if len(more) <= len(said):  # something else was said since: they are all there
                 return more
@@ -43,12 +49,21 @@ class Pastes:
             await asyncio.sleep(LOOK_SECONDS)
         return found
 
+    async def once_more(self, update_id: int, bot: Bot) -> list[Update]:
+        """As `whole` found it then. Nothing where it is forgotten."""
+        said = _messages_in(await self._db.aread(updates.since, update_id, MOST_AT_ONCE), bot)
+        return _with_those_that_belong(said[0], said[1:]) if said and said[0].update_id == update_id else []
+
 
 def joined(messages: Sequence[Message], said: Sequence[str]) -> str:
     """What was `said` in them, as it was before it was cut: in the middle of a text, or at the end of a line, which
     clients leave out then."""
     ends = ("" if _units(each.text or "") >= LONGEST_UNITS - 1 else "\n" for each in messages[:-1])  # an emoji is 2
     return "".join(chain.from_iterable(zip(said, [*ends, ""], strict=True))).strip()
+
+
+def _messages_in(stored: Sequence[Stored], bot: Bot) -> list[Update]:
+    return [each for each in (Update.de_json(dict(one.body), bot) for one in stored) if each.message]
 
 
 def _may_go_on(found: Sequence[Update]) -> bool:
@@ -71,7 +86,7 @@ def _belongs(before: Message | None, after: Message | None) -> bool:
     if _is_in_album(before) or _is_in_album(after):
         return before.media_group_id == after.media_group_id
     is_plain = bool(after.text) and not (after.text or "").startswith("/") and after.forward_origin is None
-    return is_plain and (after.reply_to_message is None or after.reply_to_message == before.reply_to_message)
+    return is_plain and (replied_to(after) is None or replied_to(after) == replied_to(before))
 
 
 def _is_in_album(message: Message) -> bool:

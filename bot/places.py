@@ -69,6 +69,12 @@ def spot_of(message: MaybeInaccessibleMessage) -> Spot:
     return Spot(message.chat.id, thread_id, message.message_id if message.chat.id < 0 else None)
 
 
+def replied_to(message: Message) -> Message | None:
+    """What it is a reply to. In a topic, whatever is no reply comes as one to the message that began the topic."""
+    reply = message.reply_to_message
+    return None if reply is None or reply.forum_topic_created else reply
+
+
 def said_to_us(message: Message, bot: Bot) -> str | None:
     """What was said to the bot, in a text or beside a file, without its name; None if it was not spoken to: in a group
     it is by mention or reply, also where it sees everything."""
@@ -78,7 +84,7 @@ def said_to_us(message: Message, bot: Bot) -> str | None:
     named = bool(mentions) or any(
         entity.user is not None and entity.user.id == bot.id for entity in marked([MessageEntity.TEXT_MENTION])
     )
-    reply = message.reply_to_message
+    reply = replied_to(message)
     replied = reply is not None and reply.from_user is not None and reply.from_user.id == bot.id
     if message.chat.type != ChatType.PRIVATE and not named and not replied:
         return None

@@ -2,24 +2,26 @@
 
 python-telegram-bot confirms a batch once `put` returned for each update of it, and its webhook answers 200 then: so
 `put` is where they are stored. Several processes may receive for one bot, where they share a PostgreSQL: the database
-keeps the order of what one person says in one place, and what a killed process had is taken over by another. Knows
-nothing of what is in the updates.
+keeps the order of what one person says in one place, and what a killed process had is taken over by another. What is
+to stop something does not wait behind it, nor does a rating.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import weakref
 from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
-from telegram import Bot, Update
+from telegram import Bot, Message, Update
 from telegram.error import NetworkError
 from telegram.ext import BaseUpdateProcessor
 
+from bot.keyboards import parse
 from storage import updates
 from storage.db import Database
 from storage.updates import Place
@@ -27,6 +29,9 @@ from storage.updates import Place
 logger = logging.getLogger(__name__)
 
 CONCURRENT_UPDATES = 256
+STOPPED = "stopped_message_generation"  # a kind of update that python-telegram-bot does not know
+STOP = re.compile(r"/stop(@\w+)?(\s|$)", re.IGNORECASE)
+RATINGS = ("up", "down", "undo", "why", "pick")
 BEHIND_SECONDS = 0.2  # between looks whether another process has handled what comes first
 
 
@@ -111,7 +116,21 @@ class InOrder(BaseUpdateProcessor):
 
 
 def key_of(update: Update) -> str:
+    """Replies have threads too, in groups without topics: these are nobody's place."""
     message = update.effective_message
-    thread_id = getattr(message, "message_thread_id", None) if message else None
+    thread_id = message.message_thread_id if isinstance(message, Message) and message.is_topic_message else None
     chat, user = update.effective_chat, update.effective_user
-    return f"{chat.id if chat else 0}:{thread_id or 0}:{user.id if user else 0}"
+    return f"{chat.id if chat else 0}:{thread_id or 0}:{user.id if user else 0}{_lane_of(update)}"
+
+
+def keys_like(chat_id: int, user_id: int) -> str:
+    """Whatever that person says in that chat, but for what has a lane of its own."""
+    return f"{chat_id}:%:{user_id}"
+
+
+def _lane_of(update: Update) -> str:
+    press = parse(update.callback_query.data) if update.callback_query else None
+    said = update.message.text if update.message else None
+    if STOPPED in update.api_kwargs or STOP.match(said or "") or (press and press.act == "stop"):
+        return ":stop"
+    return ":rating" if press and press.act in RATINGS else ""

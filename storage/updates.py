@@ -19,6 +19,8 @@ from storage.records import Update
 from storage.rows import add_once, every, first
 from storage.tables import update
 
+_open = update.c.handled_at.is_(None)
+
 
 class Place(StrEnum):
     """Where an update stands among those of its key."""
@@ -64,13 +66,32 @@ def mark_handled(session: Session, update_id: int, at: datetime) -> bool:
     return changed.first() is not None
 
 
-def following(session: Session, update_id: int) -> list[Update]:
-    """What came after it under the same key and is not handled yet, whichever process has it, oldest first."""
-    own = first(session, Update, select(update).where(update.c.update_id == update_id))
+def is_open(session: Session, update_id: int) -> bool:
+    """Whether it is there, and not handled or dropped yet."""
+    return session.execute(select(update.c.update_id).where(_open, update.c.update_id == update_id)).first() is not None
+
+
+def following(session: Session, update_id: int) -> list[Update] | None:
+    """What came after it under the same key and is not handled yet, whichever process has it, oldest first. None where
+    it is not open itself any more."""
+    own = first(session, Update, select(update).where(_open, update.c.update_id == update_id))
     if own is None or own.key is None:
-        return []
-    newer = (update.c.key == own.key) & (update.c.update_id > update_id) & update.c.handled_at.is_(None)
+        return None if own is None else []
+    newer = (update.c.key == own.key) & (update.c.update_id > update_id) & _open
     return every(session, Update, select(update).where(newer).order_by(update.c.update_id))
+
+
+def since(session: Session, update_id: int, limit: int) -> list[Update]:
+    """An update and what came after it under its key, handled or not, oldest first. Nothing where it is forgotten."""
+    key = session.scalar(select(update.c.key).where(update.c.update_id == update_id))
+    kept = update.c.key.is_not(None) & (update.c.key == key) & (update.c.update_id >= update_id)
+    return every(session, Update, select(update).where(kept).order_by(update.c.update_id).limit(limit))
+
+
+def before(session: Session, update_id: int, keys_like: str) -> list[Update]:
+    """What came before it under such keys (as LIKE takes them) and is not handled yet, oldest first."""
+    older = (update.c.update_id < update_id) & update.c.key.like(keys_like) & _open
+    return every(session, Update, select(update).where(older).order_by(update.c.update_id))
 
 
 def beat(session: Session, worker: str, at: datetime) -> None:

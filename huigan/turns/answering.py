@@ -249,14 +249,22 @@ def _with_images(prompt: Prompt) -> list[dict[str, Any]]:
     """As Ollama takes them. An image of the history that is gone is left out."""
     messages: list[dict[str, Any]] = [dict(each) for each in prompt.messages]
     for message, line in zip(messages[1:], prompt.lines, strict=True):
-        found = [Path(each) for each in line.images if Path(each).is_file()]
+        found = [content for content in map(_content, line.images) if content is not None]
         if len(found) < len(line.images):
             logger.warning("of message %d, %d images are gone", line.id, len(line.images) - len(found))
             if line is prompt.lines[-1]:
                 raise ImageLost
         if found:
-            message["images"] = [base64.b64encode(each.read_bytes()).decode() for each in found]
+            message["images"] = [base64.b64encode(each).decode() for each in found]
     return messages
+
+
+def _content(path: str) -> bytes | None:
+    """None where it is gone, or on another machine that does not share HUIGAN_HOME."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return None
 
 
 async def _checkpoint(db: Database, draft: _Draft, worker: str, stop: asyncio.Event) -> None:

@@ -111,6 +111,58 @@ def test_a_kill_neither_splits_nor_loses_a_paste(here: World) -> None:
     assert len(here.mine("turn")) == 1
 
 
+def test_a_paste_that_begins_as_a_reply_is_whole_in_a_group_and_in_a_topic(here: World) -> None:
+    group = here.telegram.group("茶友", members=[here.alice], bot_is_admin=True)
+    forum = here.telegram.group("茶坛", members=[here.alice], bot_is_admin=True, forum=True)
+    for chat, thread in ((group, None), (forum, here.telegram.topic(forum, "茶"))):
+        here.says("@huigan_bot 你好", chat=chat, thread=thread)
+        first = here.answer(chat)
+        here.alice.pastes(chat, "茶" * 5000, reply_to=first, thread=thread)
+        here.answer(chat, after=first)
+    here.settle()
+    assert [len(row["text"]) for row in here.mine("message")] == [2, 5000, 2, 5000]
+
+
+def test_stop_drops_what_is_still_being_collected_and_what_comes_after_it_is_answered(here: World) -> None:
+    long = here.says("茶" * 3000)
+    here.wait(lambda: any(row["body"].find(f'"message_id": {long.id},') > 0 for row in here.rows("update")))
+    here.says("/stop")
+    here.said("不读了")
+    here.says("还有一问")
+    here.said("You said: 还有一问")
+    here.settle()
+    assert [row["text"] for row in here.mine("message")] == ["还有一问"]
+    assert not any("没有要停的" in text for text in here.chat.texts)
+
+
+@pytest.mark.usefixtures("sighted")
+def test_stop_reaches_what_streams_and_what_is_being_fetched_beside_a_slow_download(here: World) -> None:
+    here.ollama.reply("一二三四五", stalls_after=3)
+    here.says("慢慢说")
+    growing = here.answer(button="⏹ 停止")
+    here.wait(lambda: growing.text == "一二三")
+    fault = here.telegram.delay("getFile", seconds=4)
+    here.alice.sends_photo(here.chat, b"slow", caption="这个呢")
+    here.wait(lambda: fault.struck, about="it is being fetched")
+    here.alice.presses(growing, "⏹ 停止")
+    here.wait(lambda: growing.text == "一二三\n\n（已停止）", about="the button is heard meanwhile")
+    rated = here.alice.presses(growing, "👍")
+    here.wait(lambda: rated.answered, about="and so is a rating")
+    here.says("/stop")
+    here.said("不读了")
+    here.settle()
+    assert [row["text"] for row in here.mine("message")] == ["慢慢说"]
+
+
+def test_what_is_said_right_after_stop_is_not_stopped(here: World) -> None:
+    with here.telegram.changing():
+        here.says("/stop")
+        here.says("你好")
+    here.said("You said: 你好")
+    here.settle()
+    assert not any("已停止" in text for text in here.chat.texts)
+
+
 # Edits
 
 
@@ -315,11 +367,66 @@ def test_nothing_is_fetched_of_who_is_not_answered(here: World) -> None:
     assert len(here.mine("message")) == 1
 
 
-def test_a_file_that_is_fetched_at_the_second_try_is_read_and_one_that_cannot_be_says_retry(here: World) -> None:
+def test_a_file_that_is_fetched_at_the_second_try_is_read(here: World) -> None:
     here.telegram.drop("getFile")
     here.alice.sends_document(here.chat, "a.txt", "茶".encode())
     here.answer()
-    fault = here.telegram.drop("getFile", times=100)
-    here.alice.sends_document(here.chat, "b.txt", "茶".encode())
-    here.said("再发一次")
+
+
+@pytest.mark.usefixtures("sighted")
+def test_what_could_not_be_fetched_is_fetched_again_by_a_button_and_answered_once(here: World) -> None:
+    fault = here.telegram.inject("getFile", status=400, times=3, description="Bad Request: temporarily unavailable")
+    here.alice.sends_album(here.chat, [b"one", b"two"], caption="哪个好？")
+    lost = here.said("没有取到文件")
+    here.alice.presses(lost, "🔁 重试")
+    here.wait(lambda: fault.times == 1 and lost.edits == 2, about="it is lost again, and the button is back")
+    forged = here.telegram.user("Bob").forges_press(lost, lost.keys[0]["callback_data"])
+    here.wait(lambda: forged.answered)
+    assert "提问的人" in forged.answer
     fault.times = 0
+    with here.telegram.changing():
+        presses = [here.alice.presses(lost, "🔁 重试") for _ in range(2)]
+    here.answer()
+    here.wait(lambda: all(each.answered for each in presses))
+    here.settle()
+    assert ["失效" in each.answer for each in presses] == [False, True]
+    assert lost.buttons == []
+    assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"one", b"two"]
+    assert sum("👍" in each.buttons for each in here.chat.answers) == len(here.mine("turn")) == 1
+
+
+@pytest.mark.usefixtures("sighted")
+def test_a_picture_that_is_gone_from_the_disk_is_asked_for_again_and_later_answers_go_without(here: World) -> None:
+    here.alice.sends_photo(here.chat, b"a photo that goes", caption="这是什么？")
+    first = here.answer()
+    [kept] = [row for row in here.rows("attachment") if row["message_id"] == here.mine("message")[0]["id"]]
+    Path(kept["path"]).unlink()
+    here.alice.presses(first, "🔁")
+    gone = here.said("图片找不到了")
+    assert gone.buttons == ["🔁 重试"]
+    here.says("几年的？")
+    here.answer(after=gone)
+    assert words(here) == ["这是什么？", first.text, "几年的？"]
+    assert not any("images" in each for each in asked(here))
+
+
+@pytest.mark.usefixtures("sighted")
+def test_files_of_a_local_server_are_read_from_its_disk(here: World, tmp_path: Path) -> None:
+    here.settle()
+    here.telegram.local_files = tmp_path
+    here.kill()
+    here.start(local_mode=True)  # a server without such a folder serves it as well
+    try:
+        here.alice.sends_document(here.chat, "茶温.txt", "龙井,80".encode(), caption="几度？")
+        first = here.answer()
+        assert words(here) == ["几度？\n\n茶温.txt\n```\n龙井,80\n```"]
+        here.alice.sends_photo(here.chat, b"a photo of tea", caption="这是什么茶？")
+        here.answer(after=first)
+        assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"a photo of tea"]
+        with here.telegram.changing():
+            unseen = here.alice.sends_document(here.chat, "b.txt", b"b").file
+            assert unseen is not None
+            Path(unseen.path).unlink()
+        here.said("没有取到文件")
+    finally:
+        here.telegram.local_files = None

@@ -59,4 +59,17 @@ def test_what_follows_an_update_is_of_its_key_newer_and_not_handled(db: Database
         db.write(updates.store, update_id, {}, AT, key=key, worker=f"w{update_id}")
     db.write(updates.mark_handled, 4, AT)
     assert [each.update_id for each in db.read(updates.following, 2)] == [5]
-    assert db.read(updates.following, 99) == []
+    assert db.read(updates.following, 4) is None
+    assert db.read(updates.following, 99) is None
+    assert [each.update_id for each in db.read(updates.since, 2, 2)] == [2, 4]
+    assert db.read(updates.since, 99, 2) == []
+
+
+def test_what_is_open_before_an_update_is_found_by_whose_it_is_and_where(db: Database) -> None:
+    keys = {1: "-100:0:7", 2: "-100:44:7", 3: "-100:0:77", 4: "-100:0:7:stop", 5: "-1000:0:7", 6: None, 7: "-100:0:7"}
+    for update_id, key in keys.items():
+        db.write(updates.store, update_id, {}, AT, key=key, worker="w")
+    assert [each.update_id for each in db.read(updates.before, 7, "-100:%:7")] == [1, 2]
+    db.write(updates.mark_handled, 1, AT)
+    assert [each.update_id for each in db.read(updates.before, 8, "-100:%:7")] == [2, 7]
+    assert [db.read(updates.is_open, update_id) for update_id in (1, 2, 99)] == [False, True, False]

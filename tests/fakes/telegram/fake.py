@@ -22,6 +22,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from . import pictures
@@ -48,17 +49,19 @@ class FakeTelegram:
         clock: Clock | None = None,
         limits: Limits | None = Limits(),  # noqa: B008 - a frozen value
         is_local_server: bool = True,
+        local_files: Path | None = None,
         knows_drafts: bool = True,
         knows_stop: bool = True,
     ) -> None:
-        """`limits=None` turns flood control off. A local server takes http webhooks on any port, serves any file.
+        """`limits=None` turns flood control off. A local server takes http webhooks on any port, serves any file; run
+        with --local it keeps files in a folder, `local_files`, tells where they lie there, and serves none by HTTP.
         An old one knows no drafts (404), or no Stop beside them (before Bot API 10.3: can_stop is ignored)."""
         self.token = token
         self.bot: JSON = {"id": int(token.partition(":")[0]), "is_bot": True, "first_name": "Huigan"}
         self.bot["username"] = username
         self.clock = clock or Clock()
         self.floods = FloodControl(self.clock, limits)
-        self.is_local_server = is_local_server
+        self.is_local_server, self.local_files = is_local_server, local_files
         self.knows_drafts, self.knows_stop = knows_drafts, knows_stop
         self.is_stopping = False
         self.updates = UpdateQueue()
@@ -240,6 +243,10 @@ class FakeTelegram:
         number = next(self._numbers)
         folder = "photos" if mime_type.startswith("image/") else "documents"
         path = f"{folder}/file_{number}.{name.rpartition('.')[2]}"
+        if self.local_files is not None:
+            path = str(self.local_files / path)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).write_bytes(content)
         file = StoredFile(f"file-{number}", path, name, mime_type, content)
         self.files[file.id] = file
         return file

@@ -50,11 +50,17 @@ class Person:
         reply_to: Message | None = None,
         entities: Sequence[Entity] = (),
         thread: int | None = None,
+        **how: Any,
     ) -> Message:
         """One message of at most 4096 UTF-16 units; for longer texts see `pastes`."""
         assert 0 < utf16_length(text) <= MAX_TEXT_UNITS, "a client would not send this as one message: use pastes"
         found = [*spot_entities(text), *entities]
-        return self._posts(chat, text=text, entities=found, reply_to=reply_to, thread=thread)
+        return self._posts(chat, text=text, entities=found, reply_to=reply_to, thread=thread, **how)
+
+    def forwards(self, chat: Chat, text: str, *, hidden: str = "A friend", **how: Any) -> Message:
+        """What somebody else wrote, who hides their account."""
+        origin: JSON = {"type": "hidden_user", "sender_user_name": hidden, "date": int(self._fake.clock.now())}
+        return self.says(chat, text, more={"forward_origin": origin}, **how)
 
     def pastes(
         self, chat: Chat, text: str, *, reply_to: Message | None = None, thread: int | None = None
@@ -106,6 +112,10 @@ class Person:
     def sends_video(self, chat: Chat, content: bytes, *, caption: str = "", **how: Any) -> Message:
         file = self._fake.store_file("video.mp4", content, "video/mp4")
         return self._posts(chat, text=caption, file=file, kind="video", **how)
+
+    def sends_other(self, chat: Chat, kind: str, content: JSON, **how: Any) -> Message:
+        """A place, a contact, a dice: what has neither words nor a file."""
+        return self._posts(chat, more={kind: content}, **how)
 
     def edits(self, message: Message, text: str) -> Message:
         """A text, or a caption. It stays a reply to what it replied to; the bot is told where it saw the message."""
@@ -197,6 +207,7 @@ class Person:
         sizes: Sequence[PhotoSize] = (),
         album: str = "",
         service: JSON | None = None,
+        more: JSON | None = None,
     ) -> Message:
         assert self in chat.members, f"{self} is not a member of {chat.title}"
         assert not (chat.is_private and self.has_blocked_bot), f"{self} must unblock the bot first"
@@ -206,6 +217,7 @@ class Person:
             found = list(entities) or spot_entities(text)
             message = Message(self._fake.next_message_id(chat), chat, self, at, text, found)
             message.sizes, message.album, message.service = list(sizes), album, service or {}
+            message.more = more or {}
             message.reply_to, message.thread_id, message.file, message.file_kind = reply_to, thread, file, kind
             message.versions.append(Version(text, found, None, at))
             chat.log.append(message)

@@ -72,7 +72,7 @@ class Wire:
 
     async def _send_file(self, path: str, send: Send) -> None:
         file = next((file for file in self._fake.files.values() if file.path == path), None)
-        if file is None:
+        if file is None or self._fake.local_files is not None:
             await _answer(send, 404, Refusal(404, "Not Found").as_json())
         else:
             await _respond(send, 200, file.mime_type, file.content)

@@ -69,6 +69,7 @@ class Message:
     sizes: list[PhotoSize] = field(default_factory=list)  # of a photo, the smallest first; `file` is the largest
     album: str = ""  # shared by what was sent as one
     service: JSON = field(default_factory=dict)  # what a message without content tells, as who came into a group
+    more: JSON = field(default_factory=dict)  # where it was forwarded from; a place, a contact, a dice
     edited_at: float | None = None
     deleted: bool = False
     versions: list[Version] = field(default_factory=list)
@@ -106,21 +107,35 @@ class Message:
         found: JSON = {"message_id": self.id, "date": int(self.sent_at), "chat": self.chat.as_json()}
         found["from"] = self.sender.as_json() if self.sender else bot
         found |= self.service | ({"media_group_id": self.album} if self.album else {})
+        found |= self.more
         if self.text:
             found["caption" if self.file else "text"] = self.text
         if self.entities:
             found["caption_entities" if self.file else "entities"] = self.entities
         if self.file:
             found[self.file_kind] = self._file_as_json(self.file)
-        if self.thread_id is not None:
-            found |= {"message_thread_id": self.thread_id, "is_topic_message": True}
+        found |= self._thread_as_json()
         if self.reply_to and with_reply:
             found["reply_to_message"] = self.reply_to.as_json(bot, with_reply=False)
+        elif self.thread_id is not None and with_reply:
+            found["reply_to_message"] = self.chat.topic_as_json(self.thread_id)
         if self.markup:
             found["reply_markup"] = self.markup
         if self.edited_at is not None:
             found["edit_date"] = int(self.edited_at)
         return found
+
+    def _thread_as_json(self) -> JSON:
+        """A topic's messages reply to what began it, where they reply to nothing else; without topics, replies in a
+        supergroup have the number of the first message of their chain for a thread."""
+        if self.thread_id is not None:
+            return {"message_thread_id": self.thread_id, "is_topic_message": True}
+        if self.chat.kind != "supergroup" or not self.reply_to:
+            return {}
+        first = self.reply_to
+        while first.reply_to:
+            first = first.reply_to
+        return {"message_thread_id": first.id}
 
     def _file_as_json(self, file: StoredFile) -> object:
         if self.file_kind == "photo":
@@ -207,6 +222,13 @@ class Chat:
 
     def find(self, message_id: int) -> Message | None:
         return next((each for each in reversed(self.log) if each.id == message_id and not each.deleted), None)
+
+    def topic_as_json(self, thread_id: int) -> JSON:
+        """The message that began the topic."""
+        created = {"name": self.topics[thread_id], "icon_color": 7322096}
+        about = {"message_id": thread_id, "date": int(self.clock.now()), "chat": self.as_json()}
+        thread = {"message_thread_id": thread_id, "is_topic_message": True, "forum_topic_created": created}
+        return about | thread | {"from": self.owner.as_json()}
 
     def as_json(self) -> JSON:
         if self.is_private:
