@@ -17,7 +17,7 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, CommandHandler, Cont
 
 from bot import CHANNEL, keyboards
 from bot.locales import Locales
-from bot.places import place_of, place_under, speaker_of, spot_of
+from bot.places import place_of, place_under, replied_to, speaker_of, spot_of
 from bot.rights import may_configure
 from bot.screen import Screen
 from bot.status import time_of
@@ -128,8 +128,8 @@ class Personal:
 
     async def _why(self, update: Update, context: ContextTypes.DEFAULT_TYPE) -> None:
         message, locale = _message(update), await self._locales.of(update)
-        reply = str(message.reply_to_message.message_id) if message.reply_to_message else None
-        user = update.effective_user
+        replied, user = replied_to(message), update.effective_user
+        reply = str(replied.message_id) if replied else None
         assert user is not None
         origin = await self._db.awrite(_origin, place_of(message), speaker_of(user), reply, datetime.now(UTC))
         words = text(locale, "personal.why_nothing") if origin is None else _told_origin(origin, locale)

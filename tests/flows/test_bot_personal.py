@@ -93,6 +93,12 @@ def test_why_names_the_release_of_the_answer_replied_to_and_of_the_newest(here: 
     here.said("版本 1（huigan:base-1）")
     here.says("/why", reply_to=answer)
     here.wait(lambda: sum("看到了 1 条消息" in each.text for each in here.chat.answers) == 2)
+    forum = here.telegram.group("茶坛", members=[here.alice], forum=True)
+    topic = here.telegram.topic(forum, "茶")
+    here.says("@huigan_bot 二", chat=forum, thread=topic)
+    here.answer(forum)
+    here.says("/why", chat=forum, thread=topic)
+    here.said("看到了 1 条消息", forum)
 
 
 def test_a_persona_and_a_system_prompt_reach_the_release_and_go_again(here: World) -> None:
