@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,15 @@ def write_table(folder: Path, selection: Selection, task: Task, split: Split) ->
     message = pa.struct([("role", pa.string()), ("content", pa.string())])
     spoken = {name: pa.list_(message) for name in ("prompt", *COLUMNS[task])}
     ids = pa.list_(pa.int64())
-    more = {"source": pa.string(), "example": pa.string(), "rating_ids": ids, "comparison_ids": ids}
+    more = {
+        "source": pa.string(),
+        "example": pa.string(),
+        "rating_ids": ids,
+        "comparison_ids": ids,
+        "weight": pa.float64(),
+        "conversation_id": pa.int64(),
+        "rated_at": pa.string(),
+    }
     label = {"label": pa.bool_()} if task == "thumbs" else {}
     rows = [
         {
@@ -202,6 +210,9 @@ def write_table(folder: Path, selection: Selection, task: Task, split: Split) ->
             "example": each.sha256,
             "rating_ids": sorted(each.rating_ids),
             "comparison_ids": sorted(each.comparison_ids),
+            "weight": each.weight,
+            "conversation_id": each.conversation_id,
+            "rated_at": None if each.rated_at is None else each.rated_at.astimezone(UTC).isoformat(),
         }
         for each in selection.of(task, split)
     ]

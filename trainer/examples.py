@@ -18,6 +18,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import product
 from typing import Any, Literal
 
@@ -68,6 +69,13 @@ class Example:
     rater_ids: frozenset[int] = frozenset()
     rating_ids: frozenset[int] = frozenset()
     comparison_ids: frozenset[int] = frozenset()
+    weight: float = 1.0  # how much it counts in training, in (0, 1]
+    rated_at: datetime | None = None  # the earliest judgement behind it; None in what is replayed
+
+    @property
+    def conversation_id(self) -> int | None:
+        """The earliest of its conversations."""
+        return min(self.conversation_ids, default=None)
 
     @property
     def sha256(self) -> str:
@@ -260,7 +268,10 @@ def _pair(
         example = _rated("pairs", better, (better.answer.text, worse.answer.text), source, ratings)
         if comparison is not None:
             example = replace(
-                example, rater_ids=frozenset({comparison.user_id}), comparison_ids=frozenset({comparison.id})
+                example,
+                rater_ids=frozenset({comparison.user_id}),
+                comparison_ids=frozenset({comparison.id}),
+                rated_at=comparison.picked_at,
             )
         yield example
 
@@ -283,7 +294,12 @@ def _rated(
         conversation_ids=frozenset({exchange.answer.conversation_id}),
         rater_ids=frozenset(each.user_id for each in ratings),
         rating_ids=frozenset(each.id for each in ratings),
+        rated_at=_earliest(each.rated_at for each in ratings),
     )
+
+
+def _earliest(times: Iterable[datetime | None]) -> datetime | None:
+    return min((each for each in times if each is not None), default=None)
 
 
 def _fit_to_learn(examples: Iterable[Example], dropped: _Dropped) -> list[Example]:
@@ -324,6 +340,7 @@ def _merged(examples: Iterable[Example], dropped: _Dropped) -> list[Example]:
                 rater_ids=known.rater_ids | each.rater_ids,
                 rating_ids=known.rating_ids | each.rating_ids,
                 comparison_ids=known.comparison_ids | each.comparison_ids,
+                rated_at=_earliest([known.rated_at, each.rated_at]),
             )
     return list(unique.values())
 
