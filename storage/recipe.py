@@ -17,30 +17,26 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dat
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from storage import contradictions as contradicting
+from storage.complaints import BadRecipe as BadRecipe
+from storage.complaints import Complaint as Complaint
+from storage.pass_through import REFUSED_PEFT, REFUSED_TRL
+
 Stage = Literal["sft", "dpo", "kto", "orpo"]
+# Of huigan.llama.quantise.MIXTURES; tests hold the two together.
+Quantisation = Literal[
+    "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_NL", "IQ4_XS", "IQ3_M", "IQ3_S", "IQ3_XXS", "IQ2_M"
+]
+# Rubbish where nobody measured which columns matter.
+WEIGHTED_ONLY = ("IQ3_XXS", "IQ2_M")
+# Of trl.DPOConfig's loss_type; "sft" is the term that sft_weight adds.
+DpoLoss = Literal[
+    "sigmoid", "ipo", "robust", "hinge", "exo_pair", "nca_pair", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sigmoid_norm",
+]  # fmt: skip
 Table = dict[str, Any]
 
 SLUG = r"[a-z0-9][a-z0-9._-]{0,62}"
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """One thing wrong with a recipe: where, what, and how to put it right."""
-
-    key: str
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.key}: {self.problem}; {self.fix}"
-
-
-class BadRecipe(ValueError):
-    """The recipe cannot be used; `complaints` lists everything that is wrong with it, not only the first thing."""
-
-    def __init__(self, complaints: list[Complaint]) -> None:
-        super().__init__("\n".join(map(str, complaints)))
-        self.complaints = tuple(complaints)
 
 
 def between(low: float, high: float, default: Any) -> Any:
@@ -49,40 +45,6 @@ def between(low: float, high: float, default: Any) -> Any:
 
 def matching(pattern: str, default: str) -> Any:
     return field(default=default, metadata={"pattern": pattern})
-
-
-# Only plain LoRA can be merged into the served file tensor by tensor.
-# fmt: off
-REFUSED_PEFT = dict.fromkeys(
-    ("auto_mapping", "bias", "inference_mode", "init_lora_weights", "layer_replication", "lora_bias", "modules_to_save",
-     "peft_type", "target_parameters", "task_type", "trainable_token_indices", "use_dora"),
-    "leave it out: only plain LoRA can be merged into the served file",
-)
-# A run must stay resumable, repeatable and silent; and nothing is said in two places.
-REFUSED_TRL = dict.fromkeys(
-    ("activation_checkpointing", "assistant_only_loss", "auto_find_batch_size", "bf16", "chat_template_path",
-     "completion_only_loss", "data_seed", "dataset_kwargs", "deepspeed", "disable_tqdm", "eos_token",
-     "eval_strategy", "fp16", "fsdp", "ignore_data_skip", "load_best_model_at_end", "logging_steps", "loss_weights",
-     "max_length", "model_init_kwargs", "optim", "output_dir", "packing", "pad_token", "padding_free", "push_to_hub",
-     "remove_unused_columns", "report_to", "resume_from_checkpoint", "save_only_model", "save_strategy",
-     "sync_ref_model", "train_sampling_strategy", "trust_remote_code", "use_cpu"),
-    "leave it out: the trainer sets it",
-) | {
-    "beta": "set [train] beta",
-    "gradient_accumulation_steps": "set [train] accumulate",
-    "gradient_checkpointing": "set [train] gradient_checkpointing",
-    "learning_rate": "set [train] learning_rate",
-    "lr_scheduler_type": "set [train] scheduler",
-    "max_grad_norm": "set [train] max_grad_norm",
-    "max_steps": "set [train] max_steps",
-    "num_train_epochs": "set [train] epochs",
-    "per_device_train_batch_size": "set [train] batch",
-    "save_steps": "set [train] save_steps",
-    "seed": "set the top-level seed",
-    "warmup_steps": "set [train] warmup_steps",
-    "weight_decay": "set [train] weight_decay",
-}
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -102,7 +64,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Train:
-    """One stage's optimisation. `beta` and `sft_weight` mean something to preference stages only."""
+    """One stage's optimisation. From `beta` on the keys mean something to preference stages only.
+
+    `processes`: 0 takes every card there is. `patience`: how many looks at the held-out rows without a better one end
+    the stage; 0 looks at none.
+    """
 
     epochs: float = between(0.01, 1000, 1.0)
     max_steps: int | None = between(1, 10**9, None)
@@ -114,10 +80,26 @@ class Train:
     weight_decay: float = between(0, 1, 0.0)
     max_grad_norm: float = between(0, 1000, 1.0)
     gradient_checkpointing: bool = False
+    tune: Literal["lora", "freeze", "full"] = "lora"
+    trained_layers: int = between(1, 1000, 2)
     load_in_4bit: Literal["auto", True, False] = "auto"
+    load_in_8bit: bool = False
+    optimizer: Literal["auto", "adamw", "adamw_8bit", "adafactor", "galore_adamw", "galore_adamw_8bit"] = "auto"
+    galore_rank: int = between(1, 4096, 128)
+    loraplus_ratio: float | None = between(1, 1000, None)
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"] = "auto"
+    liger: Literal["auto", True, False] = "auto"
+    padding_free: Literal["auto", True, False] = "auto"
+    packing: Literal["auto", True, False] = "auto"
+    processes: int = between(0, 64, 0)
     save_steps: int = between(1, 10**6, 50)
+    patience: int = between(0, 1000, 3)
     beta: float = between(1e-4, 10, 0.1)
     sft_weight: float = between(0, 100, 1.0)
+    dpo_loss: DpoLoss = "sigmoid"
+    label_smoothing: float = between(0, 0.49, 0.0)
+    ld_alpha: float | None = between(0, 1, None)
+    kto_loss: Literal["auto", "kto", "apo_zero_unpaired"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -181,7 +163,10 @@ class Recipe:
     method: Literal["auto", "sft", "dpo", "kto", "orpo"] = "auto"
     seed: int = between(0, 2**31 - 1, 20)
     lane: str = matching(SLUG, "default")
-    quantisation: Literal["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M"] = "Q4_K_M"
+    start: Literal["base", "continue"] = "base"
+    quantisation: Quantisation = "Q4_K_M"
+    importance: Literal["auto", True, False] = "auto"
+    importance_tokens: int = between(256, 10**7, 40_000)
     approval: Literal["approve", "auto"] = "approve"
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
@@ -206,6 +191,11 @@ class Recipe:
 
     def to_dict(self) -> Table:
         return asdict(self)
+
+    @property
+    def weighs_columns(self) -> bool:
+        """Whether an importance matrix is measured on the run's conversations. `auto`: where few bits gain most by it."""
+        return self.quantisation.startswith("IQ") if self.importance == "auto" else self.importance
 
     def training(self, stage: Stage) -> Train:
         """`[train]` with the overrides of the table this stage belongs to."""
@@ -289,6 +279,7 @@ def content_complaints(rules: Mapping[str, Any], value: Any, key: str) -> Iterat
 
 def contradictions(recipe: Recipe) -> Iterator[Complaint]:
     """What no single key shows."""
+    yield from contradicting.of_training(recipe)
     data, generate = recipe.data, recipe.generate
     if data.max_prompt_tokens >= data.max_tokens:
         yield Complaint(
@@ -298,6 +289,12 @@ def contradictions(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(
             "generate.num_predict", "leaves no room for a prompt", f"keep it below num_ctx ({generate.num_ctx})"
         )
+    if recipe.quantisation in WEIGHTED_ONLY and not recipe.weighs_columns:
+        yield Complaint(
+            "importance", f"is off, and {recipe.quantisation} is of no use without", 'set it to "auto", or IQ4_XS and more'
+        )
+    if recipe.importance is True and recipe.quantisation in ("F16", "Q8_0"):
+        yield Complaint("importance", f"does nothing for {recipe.quantisation}", "leave it out")
     if data.replay_share > 0 and data.replay == "":
         yield Complaint("data.replay", "is empty", "name a file or data set, or leave it out")
 

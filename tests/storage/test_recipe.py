@@ -84,7 +84,7 @@ def test_all_complaints_come_at_once_and_each_says_what_to_do() -> None:
         ("preference.beta = 0", "preference.beta"),
         ("trl.output_dir = '/'", "trl.output_dir"),
         ("trl.max_steps = 1", "trl.max_steps"),
-        ("peft.use_dora = true", "peft.use_dora"),
+        ("peft.modules_to_save = ['lm_head']", "peft.modules_to_save"),
         ("peft.r = inf", "peft"),
         ("trl.since = 2026-01-01", "trl"),
         ("train.load_in_4bit = 1", "train.load_in_4bit"),
@@ -182,3 +182,58 @@ def test_any_text_is_a_recipe_or_a_list_of_complaints(text: str) -> None:
     with pytest.raises(BadRecipe) as caught:
         parse(text + "\nunknown_key = 1")
     assert caught.value.complaints
+
+
+# ---- ways to train that make no sense together
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("train.load_in_4bit = true\ntrain.load_in_8bit = true", "train.load_in_8bit"),
+        ("train.tune = 'full'\ntrain.load_in_8bit = true", "train.load_in_8bit"),
+        ("train.tune = 'freeze'\ntrain.load_in_4bit = true", "train.load_in_4bit"),
+        ("train.tune = 'full'\npeft.r = 8", "train.tune"),
+        ("train.tune = 'full'\ntrain.loraplus_ratio = 16", "train.loraplus_ratio"),
+        ("train.tune = 'full'\nsft.tune = 'lora'", "sft.tune"),
+        ("train.optimizer = 'galore_adamw'", "train.optimizer"),
+        ("peft.init_lora_weights = 'loftq'\ntrain.load_in_4bit = false", "train.load_in_4bit"),
+        ("peft.init_lora_weights = 'pissa'\ntrain.load_in_4bit = true", "train.load_in_4bit"),
+        ("peft.init_lora_weights = 'olora'\ntrain.load_in_8bit = true", "train.load_in_8bit"),
+        ("peft.init_lora_weights = 'pissa'\npeft.use_dora = true", "peft.use_dora"),
+        ("peft.init_lora_weights = 'pissa'\nstart = 'continue'", "peft.init_lora_weights"),
+        ("peft.init_lora_weights = 'eva'", "peft.init_lora_weights"),
+        ("train.packing = true\ntrain.padding_free = false", "train.padding_free"),
+        ("preference.dpo_loss = 'robust'", "train.label_smoothing"),
+        ("preference.label_smoothing = 0.1", "preference.label_smoothing"),
+        ("preference.dpo_loss = 'ipo'\npreference.ld_alpha = 0.5", "preference.ld_alpha"),
+        ("method = 'kto'\npreference.ld_alpha = 0.5", "preference.ld_alpha"),
+        ("method = 'kto'\npreference.dpo_loss = 'ipo'", "preference.dpo_loss"),
+        ("method = 'dpo'\npreference.kto_loss = 'kto'", "preference.kto_loss"),
+        ("preference.kto_loss = 'kto'\npreference.batch = 1", "preference.batch"),
+        ("preference.dpo_loss = 'ipo'\ntrl.loss_type = 'hinge'", "preference.dpo_loss"),
+        ("trl.optim = 'sgd'", "trl.optim"),
+        ("trl.report_to = 'wandb'", "trl.report_to"),
+    ],
+)
+def test_what_makes_no_sense_together_is_named_by_its_key(lines: str, key: str) -> None:
+    assert list(complaints_of(f'name = "x"\n{lines}')) == [key]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "train.tune = 'full'\ntrain.optimizer = 'galore_adamw'\ntrain.galore_rank = 8",
+        "train.tune = 'freeze'\ntrain.trained_layers = 1",
+        "train.load_in_8bit = true\ntrain.loraplus_ratio = 16",
+        "peft.use_dora = true\npeft.use_rslora = true",
+        "peft.init_lora_weights = 'pissa_niter_4'",
+        "peft.init_lora_weights = 'loftq'\ntrain.load_in_4bit = true",
+        "preference.dpo_loss = 'robust'\npreference.label_smoothing = 0.1",
+        "preference.dpo_loss = 'ipo'\npreference.kto_loss = 'apo_zero_unpaired'\npreference.batch = 1",
+        "preference.ld_alpha = 0.5\npreference.sft_weight = 0",
+        "start = 'continue'\npeft.init_lora_weights = 'gaussian'",
+    ],
+)
+def test_what_makes_sense_together_is_let_be(lines: str) -> None:
+    assert parse(f'name = "x"\n{lines}').name == "x"
