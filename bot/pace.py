@@ -45,6 +45,7 @@ class Limits:
     private_frame_seconds: float = 1.2
     group_frame_seconds: float = 3.5
     draft_frame_seconds: float = 0.8
+    draft_seconds: float = 20.0  # until a draft that has not changed is sent again: Telegram shows it for thirty
     overall_per_second: int = 25
 
     def part(self, among: int) -> Limits:
@@ -59,6 +60,7 @@ class Limits:
             private_frame_seconds=self.private_frame_seconds,
             group_frame_seconds=self.group_frame_seconds,
             draft_frame_seconds=self.draft_frame_seconds,
+            draft_seconds=self.draft_seconds,
             overall_per_second=max(2, self.overall_per_second // among),
         )
 
@@ -149,6 +151,10 @@ class Pace(BaseRateLimiter[str]):
         self._among, self._limits = among, self._whole.part(among)
         for chat in self._chats.values():
             chat.limits = self._limits
+
+    @property
+    def draft_seconds(self) -> float:
+        return self._limits.draft_seconds
 
     async def frame_room(self, chat_id: int | str, *, draft: bool = False) -> None:
         """Until a frame may be sent there: make it only then, so that it shows the newest state."""

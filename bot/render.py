@@ -12,7 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from telegramify_markdown import MessageEntity, RenderConfig, convert, utf16_len
+from telegramify_markdown import MessageEntity, RenderConfig, utf16_len
+from telegramify_markdown.converter import convert_with_segments
+
+from bot.settling import settled
+from bot.tables import aligned
 
 MAX_UNITS = 4096
 MAX_ENTITIES = 100
@@ -25,8 +29,7 @@ _PRIVATE_USE = range(0xE000, 0xF900)
 _CODE = re.compile(
     r"^[ \t>]*(`{3,}|~{3,}).*?(?:^[ \t>]*\1|\Z)|(?<!`)(`+)(?!`)[^\n]+?(?<!`)\2(?!`)", re.DOTALL | re.MULTILINE
 )
-_DEFINITION = re.compile(r"^ {0,3}\[(?P<label>[^\]\n]+)\]:[ \t]*(?P<where>\S*)", re.MULTILINE)
-_ADDRESS = re.compile(r"<?(?:https?://|mailto:|tg://|/|#)")
+_LABEL_END = re.compile(r"(?<!\\)\]:")
 # Where to cut, best first; a cut leaves at least half of the room used.
 _CUTS = (
     re.compile(r"\n\n+"),
@@ -74,9 +77,31 @@ def plain(text: str) -> list[Piece]:
     return list(_cut(_encodable(text).strip(), [])) or [Piece("…")]
 
 
-def growing(markdown: str) -> Piece:
-    """How a text that is still being written looks: its last message, after … where there are messages before."""
-    found = pieces(markdown)
+def finished(markdown: str, thought: str = "") -> list[Piece]:
+    """The first pieces of a text that is still being written, as `pieces` gives them however it goes on."""
+    return pieces(unchanging(markdown), thought=thought)[:-1]
+
+
+def unchanging(markdown: str) -> str:
+    """The beginning of a text that is still being written, as far as it looks the same however the text goes on."""
+    markdown = _encodable(markdown)
+    return markdown[: settled(_spared(markdown)[0])]
+
+
+def growing(markdown: str, thought: str = "", done: int = 0) -> Piece:
+    """How a text that is still being written looks below the pieces that are done: its last message, after … where
+    there are others between."""
+    found = pieces(markdown, thought=thought)[done:]
+    return _last(found)
+
+
+def growing_plain(text: str, done: int = 0) -> Piece:
+    return _last(plain(text)[done:])
+
+
+def _last(found: Sequence[Piece]) -> Piece:
+    if not found:
+        return Piece("…")
     last = found[-1]
     if len(found) == 1 or utf16_len(last.text) + utf16_len(_BEFORE) > MAX_UNITS:
         return last
@@ -100,7 +125,7 @@ def _encodable(text: str) -> str:
 def _converted(markdown: str) -> tuple[str, list[MessageEntity]]:
     markdown = _encodable(markdown)
     spared, stand_ins = _spared(markdown)
-    text, entities = convert(spared, config=_config())
+    text, entities, code = _rendered(spared, chr(next(iter(stand_ins))))
     text = text.translate(stand_ins)
     if not text.strip():
         return markdown.strip(), []
@@ -109,27 +134,29 @@ def _converted(markdown: str) -> tuple[str, list[MessageEntity]]:
             entity.url = entity.url.translate(stand_ins)
         if entity.language is not None:
             entity.language = entity.language.translate(stand_ins).partition(" ")[0] or None
-    return text, _without_quotes_in_quotes(entities)
+    return aligned(text, _without_quotes_in_quotes(entities), code)
+
+
+def _rendered(spared: str, mark: str) -> tuple[str, list[MessageEntity], set[int]]:
+    """With where code blocks begin. Below a paragraph, which is taken away again: the library sets the first block of
+    a text less apart than others, and glues code to the list entry that it stands in."""
+    text, entities, segments = convert_with_segments(f"{mark}\n\n{spared}", config=_config())
+    shift = len(text) - len(text.removeprefix(mark).removeprefix("\n\n"))
+    moved = [each.copy_with(offset=each.offset - shift) for each in entities]
+    return text[shift:], moved, {each.utf16_start - shift for each in segments}
 
 
 def _spared(markdown: str) -> tuple[str, dict[int, str]]:
     """Markdown in which nothing is swallowed, and what its stand-ins stand for.
 
     `<List>` is dropped as HTML, `\\(` in code is read as a formula, and a line such as `[注]: 见下` is dropped as the
-    target of links.
+    target of links, which may stand before it: such links are shown as they are written.
     """
     unused = (chr(code) for code in _PRIVATE_USE if chr(code) not in markdown)
-    less, backslash, bracket = next(unused), next(unused), next(unused)
+    less, backslash, bracket, end = next(unused), next(unused), next(unused), next(unused)
     spared = _CODE.sub(lambda found: found[0].replace("\\", backslash), markdown)
-    spared = _DEFINITION.sub(lambda found: _defined(found, spared, bracket), spared)
-    spared = spared.replace("[^", f"{bracket}^").replace("<", less)
-    return spared, {ord(less): "<", ord(backslash): "\\", ord(bracket): "["}
-
-
-def _defined(found: re.Match[str], markdown: str, bracket: str) -> str:
-    """As it is where it is an address that the text points to."""
-    is_used = markdown.count(f"[{found['label']}]") > 1
-    return found[0] if is_used and _ADDRESS.match(found["where"]) else found[0].replace("[", bracket, 1)
+    spared = _LABEL_END.sub(f"{end}:", spared).replace("[^", f"{bracket}^").replace("<", less)
+    return spared, {ord(less): "<", ord(backslash): "\\", ord(bracket): "[", ord(end): "]"}
 
 
 def _without_quotes_in_quotes(entities: Sequence[MessageEntity]) -> list[MessageEntity]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ class Screen:
         self.pace = pace
         self.takes_drafts = drafts  # until the server says that it takes none: then never again in this process
         self._shown: OrderedDict[tuple[int, int], tuple[Piece | None, Keyboard]] = OrderedDict()
+        self._sent_at: OrderedDict[int, float] = OrderedDict()
         self._marking: WeakValueDictionary[tuple[int, int], asyncio.Lock] = WeakValueDictionary()
 
     async def send(self, spot: Spot, piece: Piece, keyboard: InlineKeyboardMarkup | ForceReply | None = None) -> int:
@@ -67,10 +69,18 @@ class Screen:
 
         sent = await _insist(lambda: _rich_or_plain(call, piece))
         message_id = int(sent.message_id)  # type: ignore[attr-defined]
+        self._sent_at[spot.chat_id] = time.monotonic()
+        self._sent_at.move_to_end(spot.chat_id)
+        if len(self._sent_at) > REMEMBERED_MESSAGES:
+            self._sent_at.popitem(last=False)
         self._remember(
             spot.chat_id, message_id, piece, keyboard if isinstance(keyboard, InlineKeyboardMarkup) else None
         )
         return message_id
+
+    def sent_at(self, chat_id: int) -> float:
+        """When a message was last sent there, by the monotonic clock: it takes the place of all drafts."""
+        return self._sent_at.get(chat_id, float("-inf"))
 
     async def send_document(self, spot: Spot, content: bytes, name: str, caption: str) -> None:
         reply = ReplyParameters(spot.reply_to, allow_sending_without_reply=True) if spot.reply_to else None
@@ -110,6 +120,13 @@ class Screen:
                 raise
         self._remember(spot.chat_id, message_id, piece, keyboard)
         return message_id
+
+    async def correct(self, spot: Spot, message_id: int, piece: Piece) -> None:
+        """Let a message without buttons, that was to stay as it is, show this; nothing where it is known to, or not
+        known what it shows."""
+        shown, _ = self._shown.get((spot.chat_id, message_id), (None, None))
+        if shown is not None and shown != piece:
+            await self.edit(spot, message_id, piece)
 
     async def frame(self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard) -> bool:
         """Show a passing state, if there is room for it now. False once that is of no use in this message."""

@@ -1,9 +1,9 @@
 """A turn on the screen, from its first sign of life to the last part of its answer, across restarts.
 
 The message that shows it is known to the database before its first word is, each part of the answer once Telegram took
-it: whoever picks a turn up after a kill goes on where it stood. The one window is a part beyond the first, taken by
-Telegram in the instant before a kill (where the answer grew in a draft, the first part too): it is sent again, since
-one too many is better than one too few.
+it, also while the rest still grows: whoever picks a turn up after a kill goes on where it stood. The one window is a
+part beyond the first, taken by Telegram in the instant before a kill (where the answer grew in a draft, the first part
+too): it is sent again, since one too many is better than one too few.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bot.growing import Growing, formatted
 from bot.places import Spot, message_id_in
 from bot.render import Piece, clipped, pieces, plain
 from bot.screen import Keyboard, Screen, is_passing
+from bot.standing import Standing, folded, standing
 from huigan.texts import locale_of, text, told
 from huigan.turns import feedback, sampling
 from huigan.turns.desk import Desk, Watched
@@ -47,7 +48,7 @@ class Shown:
     answer: Answer | None
     spot: Spot
     locale: str
-    message_id: int | None  # that shows it so far
+    standing: Standing  # what shows it so far
     delivered: tuple[str, ...]  # messages that hold parts of its answer, in order
     is_finished: bool
     begins_to_forget: bool
@@ -111,10 +112,10 @@ class Shows:
         turn_id = watched.turn.id
         shown = await self._db.aread(_shown, turn_id)
 
-        async def place(message_id: int) -> None:
-            await self._db.awrite(showings.place, turn_id, str(message_id))
+        async def keep(now: Standing, words: str) -> None:
+            await self._db.awrite(_kept, turn_id, str(now), words)
 
-        growing = Growing(self._screen, shown.spot, shown.locale, turn_id, shown.message_id, place)
+        growing = Growing(self._screen, shown.spot, shown.locale, turn_id, shown.standing, keep)
         await growing.follow(watched, lambda: self._older_are_shown(turn_id))
 
     async def _older_are_shown(self, turn_id: int) -> None:
@@ -132,19 +133,24 @@ class Shows:
         if shown.is_finished or shown.turn.state is not TurnState.CLOSED:
             return
         parts, keyboard = _last_words(shown), _last_keyboard(shown)
+        stands = shown.standing
         delivered = list(shown.delivered)
-        if shown.message_id is None and not delivered:
+        if shown.answer is not None and len(delivered) < len(stands.done):
+            await self._as_they_end(shown, parts)
+            delivered = [str(each) for each in stands.done]
+            await self._deliver(shown.answer, shown.spot, delivered)
+        if stands == Standing() and not delivered:
             await self._older_are_shown(turn_id)
+        grows_in = len(stands.done) if shown.answer is not None else 0
         for number, part in enumerate(parts[len(delivered) :], start=len(delivered)):
             under = keyboard if part is parts[-1] else None
-            if number == 0 and shown.message_id is not None:
-                message_id = await self._screen.edit(shown.spot, shown.message_id, part, under)
+            if number == grows_in and stands.growing is not None:
+                message_id = await self._screen.edit(shown.spot, stands.growing, part, under)
             else:
                 message_id = await self._screen.send(shown.spot, part, under)
             delivered.append(str(message_id))
             if shown.answer is not None:
-                where = (CHANNEL, str(shown.spot.chat_id), delivered)
-                await self._db.awrite(deliveries.add, shown.answer.id, *where, datetime.now(UTC))
+                await self._deliver(shown.answer, shown.spot, delivered)
         await self._db.awrite(showings.finish, turn_id, datetime.now(UTC))
         if shown.turn.again and shown.answer is not None:
             await self._offer_comparison(shown)
@@ -152,6 +158,16 @@ class Shows:
             sampled = await self._db.awrite(_sampled, turn_id, self._rng, datetime.now(UTC))
             if sampled is not None:
                 self.start(sampled)
+
+    async def _as_they_end(self, shown: Shown, parts: list[Piece]) -> None:
+        """What was shown for good while the rest grew is so in the end, but where something unforeseen came: thinking
+        after the answer had begun, or a text that the library cannot format."""
+        if shown.answer is not None and bool(shown.answer.thinking.strip()) == bool(shown.standing.thought_units):
+            for message_id, part in zip(shown.standing.done, parts, strict=False):
+                await self._screen.correct(shown.spot, message_id, part)
+
+    async def _deliver(self, answer: Answer, spot: Spot, messages: list[str]) -> None:
+        await self._db.awrite(deliveries.add, answer.id, CHANNEL, str(spot.chat_id), messages, datetime.now(UTC))
 
     async def _offer_comparison(self, shown: Shown) -> None:
         why = OfferedFor.SAMPLED if shown.turn.sampled else OfferedFor.AGAIN
@@ -174,13 +190,9 @@ def _last_words(shown: Shown) -> list[Piece]:
     if shown.answer is None:
         return plain(note)
     answer = shown.answer
-    return formatted(
-        lambda: pieces(answer.text, note, _thought(answer, shown.locale)), lambda: plain(f"{answer.text}\n\n{note}")
-    )
-
-
-def _thought(answer: Answer, locale: str) -> str:
-    return f"{text(locale, 'phase.thought')}\n{answer.thinking}" if answer.thinking.strip() else ""
+    # What was thought is lost in a kill: the room that it has taken is kept, and what stands there is not shown again.
+    thought = folded(shown.locale, answer.thinking) or "…" * shown.standing.thought_units
+    return formatted(lambda: pieces(answer.text, note, thought), lambda: plain(f"{answer.text}\n\n{note}"))
 
 
 def _note(shown: Shown) -> str:
@@ -217,6 +229,12 @@ def _sampled(session: Session, turn_id: int, rng: random.Random, at: datetime) -
     return turn
 
 
+def _kept(session: Session, turn_id: int, standing: str, words: str) -> None:
+    if words:
+        turns.keep(session, turn_id, words)
+    showings.place(session, turn_id, standing)
+
+
 def _unfinished(session: Session, worker: str, beaten_before: datetime | None) -> list[Turn]:
     return [turns.get(session, each.turn_id) for each in showings.unfinished(session, CHANNEL, worker, beaten_before)]
 
@@ -238,7 +256,7 @@ def _shown(session: Session, turn_id: int) -> Shown:
             question if chat.kind is ChatKind.GROUP else None,
         ),
         locale_of(chat.locale or users.get(session, turn.user_id).reads),
-        int(showing.message) if showing.message else None,
+        standing(showing.message),
         tuple(each.message for each in deliveries.of_answer(session, answer.id)) if answer else (),
         showing.finished_at is not None,
         answer is not None and begins_to_forget(session, answer),

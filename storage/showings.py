@@ -41,7 +41,7 @@ def beat(session: Session, worker: str, at: datetime) -> None:
 
 
 def place(session: Session, turn_id: int, message: str) -> None:
-    """The channel message in which it is shown."""
+    """The channel messages in which it is shown: those done, each with a comma after it, and one that grows."""
     session.execute(sql_update(showing).where(showing.c.turn_id == turn_id).values(message=message))
 
 
@@ -54,14 +54,15 @@ def find(session: Session, turn_id: int) -> Showing | None:
 
 
 def is_preceded(session: Session, turn_id: int) -> bool:
-    """Whether an older turn of its conversation is still to have its first message in the channel: answers come in the
-    order of their questions, whichever process shows which."""
+    """Whether an older turn of its conversation is still to have its place among the channel's messages: answers come
+    in the order of their questions, whichever process shows which."""
+    is_without = or_(showing.c.message.is_(None), showing.c.message.endswith(","))
     older, own = turn.alias(), turn.alias()
     query = (
         select(showing.c.turn_id)
         .join(older, older.c.id == showing.c.turn_id)
         .join(own, own.c.conversation_id == older.c.conversation_id)
-        .where(own.c.id == turn_id, older.c.id < turn_id, showing.c.finished_at.is_(None), showing.c.message.is_(None))
+        .where(own.c.id == turn_id, older.c.id < turn_id, showing.c.finished_at.is_(None), is_without)
     )
     return session.execute(query.limit(1)).first() is not None
 

@@ -73,13 +73,23 @@ def put_back(session: Session, turn_id: int, worker: str) -> bool:
 
 def checkpoint(session: Session, turn_id: int, worker: str, text: str, tag: str | None, at: datetime) -> Turn | None:
     """Keep what was shown so far, and beat. None if the turn is no longer this worker's."""
+    keep(session, turn_id, text)
     return first(
         session,
         Turn,
         sql_update(turn)
         .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, turn.c.worker == worker)
-        .values(text=text, tag=tag, beat_at=at)
+        .values(tag=tag, beat_at=at)
         .returning(turn),
+    )
+
+
+def keep(session: Session, turn_id: int, text: str) -> None:
+    """Keep what was shown so far. A text only grows: of two writes, the longer counts, whichever comes last."""
+    session.execute(
+        sql_update(turn)
+        .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, func.length(turn.c.text) < len(text))
+        .values(text=text)
     )
 
 

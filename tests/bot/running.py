@@ -219,6 +219,7 @@ def _pace(speed: float) -> dict[str, float]:
         private_frame_seconds=usual.private_frame_seconds / speed,
         group_frame_seconds=usual.group_frame_seconds / speed,
         draft_frame_seconds=usual.draft_frame_seconds / speed,
+        draft_seconds=2.0,
     )
     return asdict(faster)
 

@@ -238,7 +238,9 @@ def test_what_was_thought_is_folded_above_the_answer_and_shortened() -> None:
         ("见[^1]\n\n[^1]: 说明", "见[^1]\n\n[^1]: 说明"),
         ("[注]: 见下", "[注]: 见下"),
         ("[1]: https://a.b/c", "[1]: https://a.b/c"),
-        ("[甲][1]\n\n[1]: https://a.b/c", "甲"),
+        ("[甲][1]\n\n[1]: https://a.b/c", "[甲][1]\n\n[1]: https://a.b/c"),
+        ("> [1]: https://a.b/c", "[1]: https://a.b/c"),
+        ("1. 甲\n   ```\n   乙\n   ```", "1. 甲\n乙"),
     ],
 )
 def test_what_markdown_would_swallow_is_shown(text: str, shown: str) -> None:

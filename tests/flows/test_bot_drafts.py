@@ -15,7 +15,7 @@ import pytest
 from storage import updates
 from tests.bot import running
 from tests.bot.running import World
-from tests.fakes.telegram.world import Draft
+from tests.fakes.telegram.world import DRAFT_SECONDS, Draft
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,62 @@ def test_a_long_answer_is_sent_in_parts_with_buttons_under_the_last(here: World)
     parts = here.chat.answers
     assert "\n\n".join(each.text for each in parts) == words
     assert [bool(each.buttons) for each in parts] == [False] * (len(parts) - 1) + [True]
+
+
+PARAGRAPHS = [f"第 {number} 段：" + "茶" * 1500 for number in range(4)]
+ENOUGH = 4  # tokens, after which the first message is known to be done
+TOKENS = [f"{PARAGRAPHS[0]}\n\n{PARAGRAPHS[1]}\n\n", f"{PARAGRAPHS[2]}\n\n", f"{PARAGRAPHS[3]}\n\n", "终", "了"]
+
+
+def test_what_outgrows_a_message_is_done_and_the_rest_grows_below_also_after_a_kill(here: World) -> None:
+    """In a private chat in a draft, in a group in a next message."""
+    group = here.telegram.group("茶友", members=[here.alice])
+    for chat, words in ((here.chat, "写长一点"), (group, "@huigan_bot 写长一点")):
+        here.ollama.reply(tokens=TOKENS, stalls_after=ENOUGH)
+        here.says(words, chat=chat)
+        here.wait(lambda: here.ollama.of("/api/chat")[-1].tokens_sent == ENOUGH)
+    done, rest = ("\n\n".join(each) for each in (PARAGRAPHS[:2], [*PARAGRAPHS[2:], "终"]))
+    first = here.said(done)
+    drafted(here, rest)
+    here.wait(lambda: [each.text for each in group.answers] == [done, rest], about="a second message")
+    assert [each.buttons for each in (first, *group.answers)] == [[], [], ["⏹ 停止"]]
+    for stands in (f"{first.id},", ",".join(str(each.id) for each in group.answers)):
+        here.wait(lambda stands=stands: any(row["message"] == stands for row in here.mine("showing")), about=stands)
+    here.wait(lambda: all(turn["tag"] and turn["text"].endswith("终") for turn in here.mine("turn")))
+    here.kill()
+    here.start()
+    here.wait(lambda: all(len(each.answers) == 2 and "重启" in each.answers[1].text for each in (here.chat, group)))
+    here.settle()
+    for chat in (here.chat, group):
+        one, two = chat.answers
+        assert one.text == done
+        assert two.text.startswith(rest)
+        delivered = [row["message"] for row in here.rows("delivery", chat=str(chat.id))]
+        assert delivered == [str(one.id), str(two.id)]
+
+
+def test_the_next_question_shows_its_place_in_the_queue_and_can_be_stopped_there(here: World) -> None:
+    here.ollama.reply(tokens=["好", "的", "，", "我"], stalls_after=3)
+    here.says("讲个故事")
+    drafted(here, "好的，")
+    here.says("还有呢")
+    here.wait(lambda: any("排队中" in each.text for each in here.chat.drafts), about="its place in the queue")
+    here.alice.stops_draft(here.chat)
+    here.wait(lambda: [turn["ended"] for turn in here.mine("turn")] == [None, "withdrawn"])
+    here.alice.stops_draft(here.chat)
+    here.wait(lambda: len(here.chat.answers) == 2, about="both end, in their order")
+    assert [each.text for each in here.chat.answers] == ["好的，\n\n（已停止）", "（已停止）"]
+
+
+def test_a_draft_that_does_not_change_stays_on_the_screen(here: World) -> None:
+    here.ollama.reply(tokens=["好", "的", "，", "我"], stalls_after=3)
+    here.says("讲个故事")
+    drafted(here, "好的，")
+    here.telegram.clock.advance(DRAFT_SECONDS + 1)
+    assert here.chat.drafts == []
+    drafted(here, "好的，")
+    here.alice.stops_draft(here.chat)
+    here.answer()
 
 
 def test_groups_have_no_drafts(here: World) -> None:
