@@ -166,7 +166,7 @@ class Recipe:
     start: Literal["base", "continue"] = "base"
     quantisation: Quantisation = "Q4_K_M"
     importance: Literal["auto", True, False] = "auto"
-    importance_tokens: int = between(256, 10**7, 40_000)
+    importance_tokens: int = between(256, 10**7, 50_000)
     approval: Literal["approve", "auto"] = "approve"
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
@@ -194,7 +194,7 @@ class Recipe:
 
     @property
     def weighs_columns(self) -> bool:
-        """Whether an importance matrix is measured on the run's conversations. `auto`: where few bits gain most by it."""
+        """Whether an importance matrix is measured on the run's conversations. `auto`: where bits are few."""
         return self.quantisation.startswith("IQ") if self.importance == "auto" else self.importance
 
     def training(self, stage: Stage) -> Train:
@@ -291,7 +291,9 @@ def contradictions(recipe: Recipe) -> Iterator[Complaint]:
         )
     if recipe.quantisation in WEIGHTED_ONLY and not recipe.weighs_columns:
         yield Complaint(
-            "importance", f"is off, and {recipe.quantisation} is of no use without", 'set it to "auto", or IQ4_XS and more'
+            "importance",
+            f"is off, and {recipe.quantisation} is of no use without",
+            'set it to "auto", or IQ4_XS and more',
         )
     if recipe.importance is True and recipe.quantisation in ("F16", "Q8_0"):
         yield Complaint("importance", f"does nothing for {recipe.quantisation}", "leave it out")

@@ -14,7 +14,12 @@ from storage.recipe import Recipe, Stage, Train
 
 GIB = 2**30
 # Bits a weight of the served file, llama.cpp's figures for Llama-3-8B (its quantize tool's README).
-FILE_BITS = {"F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.70, "Q4_K_M": 4.89}
+# fmt: off
+FILE_BITS = {
+    "F16": 16.0, "Q8_0": 8.5, "Q6_K": 6.56, "Q5_K_M": 5.70, "Q4_K_M": 4.89, "IQ4_NL": 4.68, "IQ4_XS": 4.46,
+    "IQ3_M": 3.76, "IQ3_S": 3.66, "IQ3_XXS": 3.25, "IQ2_M": 2.93,
+}
+# fmt: on
 # nf4 with double quantisation: 4 bits, and 0.127 for its constants (QLoRA, arXiv 2305.14314, section 3).
 NF4_BITS = 4.127
 # Measured on a CPU: interpreter, torch, transformers and trl. A CUDA context and its kernels take as much again.

@@ -79,7 +79,7 @@ def read(folder: Path, base: Gguf) -> dict[str, Delta]:
             f"adapters for the architecture {base.architecture!r} cannot be merged in GGUF space "
             f"(known: {', '.join(PERMUTED)}): merge the Hugging Face weights and convert them"
         )
-    names = _gguf_names(base)
+    names = gguf_names(base)
     deltas = {}
     for module, (a, b) in _pairs(folder).items():
         name = names(module)
@@ -168,7 +168,7 @@ def _patterned(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
 
 
-def _gguf_names(base: Gguf) -> Callable[[str], str]:
+def gguf_names(base: Gguf) -> Callable[[str], str]:
     architecture = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == base.architecture)
     names = get_tensor_name_map(architecture, base.count("block_count"))
 

@@ -15,8 +15,9 @@ import numpy.typing as npt
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType
 
 from huigan.llama import adapter
+from huigan.llama import importance as importances
 from huigan.llama.adapter import Delta
-from huigan.llama.gguf import Gguf, KeyValue, Tensor, Written, blocks, read, write
+from huigan.llama.gguf import Floats, Gguf, KeyValue, Tensor, Written, blocks, read, write
 from huigan.llama.quantise import is_weight, mixture, pack, tensor_types
 
 Progress = Callable[[str, int, int], None]
@@ -31,43 +32,64 @@ def silent(what: str, done: int, total: int) -> None:
     """A progress callback that tells nobody."""
 
 
-def merge(base: Path, adapter_folder: Path, out: Path, quantisation: str, *, progress: Progress = silent) -> Written:
-    """Writes base + adapter, quantised, to `out`.
+def merge(
+    base: Path,
+    adapter_folder: Path,
+    out: Path,
+    quantisation: str,
+    *,
+    importance: Path | None = None,
+    progress: Progress = silent,
+) -> Written:
+    """Writes base + adapter, quantised, to `out`; `importance` is an importance matrix in llama.cpp's format.
 
-    Raises BadGguf, QuantisedBase, BadAdapter (or AdapterWithoutEffect), UnknownQuantisation, NotFinite, OSError.
+    Raises BadGguf, QuantisedBase, BadAdapter (or AdapterWithoutEffect), BadImportance, ImportanceMissing,
+    UnknownQuantisation, NotFinite, OSError.
     """
     source = _unquantised(base)
-    return rewrite(source, out, quantisation, adapter.read(adapter_folder, source), what="merge", progress=progress)
+    deltas = adapter.read(adapter_folder, source)
+    return rewrite(source, out, quantisation, deltas, what="merge", importance=importance, progress=progress)
 
 
-def quantise(base: Path, out: Path, quantisation: str, *, progress: Progress = silent) -> Written:
+def quantise(
+    base: Path, out: Path, quantisation: str, *, importance: Path | None = None, progress: Progress = silent
+) -> Written:
     """Writes the base, quantised, to `out`: what a merged file is compared with."""
-    return rewrite(_unquantised(base), out, quantisation, {}, what="quantise", progress=progress)
+    source = _unquantised(base)
+    return rewrite(source, out, quantisation, {}, what="quantise", importance=importance, progress=progress)
 
 
 def rewrite(
-    source: Gguf, out: Path, quantisation: str, deltas: Mapping[str, Delta], *, what: str, progress: Progress
+    source: Gguf,
+    out: Path,
+    quantisation: str,
+    deltas: Mapping[str, Delta],
+    *,
+    what: str,
+    importance: Path | None = None,
+    progress: Progress,
 ) -> Written:
     """Writes `source` again with `deltas` added and every weight in the type that `quantisation` gives it."""
-    kinds = tensor_types(source, quantisation)
+    matters = None if importance is None else importances.read(importance, source)
+    kinds = tensor_types(source, quantisation, matters)
     planned = [Tensor(tensor.name, tensor.shape, kinds[tensor.name]) for tensor in source.tensors.values()]
     done = iter(range(1, len(planned) + 1))
 
     def rows(tensor: Tensor) -> Iterator[npt.NDArray[Any]]:
-        yield from _rows(source, tensor, deltas.get(tensor.name))
+        yield from _rows(source, tensor, deltas.get(tensor.name), (matters or {}).get(tensor.name))
         progress(what, next(done), len(planned))
 
-    return write(out, _key_values(source, quantisation), planned, rows)
+    return write(out, _key_values(source, quantisation, len(matters or {})), planned, rows)
 
 
-def _rows(source: Gguf, tensor: Tensor, delta: Delta | None) -> Iterator[npt.NDArray[Any]]:
+def _rows(source: Gguf, tensor: Tensor, delta: Delta | None, importance: Floats | None) -> Iterator[npt.NDArray[Any]]:
     for block in blocks(tensor):
         if delta is not None:
-            yield pack(source.floats(tensor.name, block) + delta.rows(block), tensor.type)
+            yield pack(source.floats(tensor.name, block) + delta.rows(block), tensor.type, importance)
         elif tensor.type == source.tensors[tensor.name].type:
             yield source.stored(tensor.name)[block]
         else:
-            yield pack(source.floats(tensor.name, block), tensor.type)
+            yield pack(source.floats(tensor.name, block), tensor.type, importance)
 
 
 def _unquantised(base: Path) -> Gguf:
@@ -81,8 +103,13 @@ def _unquantised(base: Path) -> Gguf:
     return source
 
 
-def _key_values(source: Gguf, quantisation: str) -> Iterable[KeyValue]:
+def _key_values(source: Gguf, quantisation: str, weighted: int) -> Iterable[KeyValue]:
+    """The base's, and what the file is by now; `weighted` counts the tensors whose importance was known."""
     uint32 = GGUFValueType.UINT32
-    file_type = KeyValue.of("general.file_type", int(mixture(quantisation).file_type), uint32)
-    version = KeyValue.of("general.quantization_version", GGML_QUANT_VERSION, uint32)
-    return {**source.key_values, file_type.key: file_type, version.key: version}.values()
+    own = [
+        KeyValue.of("general.file_type", int(mixture(quantisation).file_type), uint32),
+        KeyValue.of("general.quantization_version", GGML_QUANT_VERSION, uint32),
+    ]
+    if weighted:  # as llama.cpp's quantiser notes it
+        own.append(KeyValue.of("quantize.imatrix.entries_count", weighted, uint32))
+    return {**source.key_values, **{each.key: each for each in own}}.values()

@@ -237,3 +237,32 @@ def test_what_makes_no_sense_together_is_named_by_its_key(lines: str, key: str) 
 )
 def test_what_makes_sense_together_is_let_be(lines: str) -> None:
     assert parse(f'name = "x"\n{lines}').name == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "weighed"),
+    [
+        ("", False),
+        ('quantisation = "IQ4_XS"', True),
+        ('quantisation = "IQ4_XS"\nimportance = false', False),
+        ("importance = true", True),
+        ('quantisation = "F16"', False),
+    ],
+)
+def test_columns_are_weighed_where_bits_are_few_or_where_it_is_asked_for(text: str, weighed: bool) -> None:
+    assert parse(f'name = "plain"\n{text}').weighs_columns is weighed
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ('quantisation = "IQ2_M"\nimportance = false', "choose IQ4_XS or more"),
+        ('quantisation = "IQ3_XXS"\nimportance = false', "choose IQ4_XS or more"),
+        ('quantisation = "F16"\nimportance = true', "leave it out"),
+        ("importance_tokens = 10", "from 256"),
+        ('quantisation = "IQ1_S"', '"IQ2_M"'),
+    ],
+)
+def test_quantising_that_makes_no_sense_is_refused(text: str, fix: str) -> None:
+    with pytest.raises(BadRecipe, match=fix):
+        parse(f'name = "plain"\n{text}')
