@@ -49,7 +49,10 @@ def matching(pattern: str, default: str) -> Any:
 
 @dataclass(frozen=True)
 class Data:
-    """When there is enough feedback to train, what is held out, and what is mixed in."""
+    """When there is enough feedback to train, what is held out, mixed in and left out.
+
+    `defences` off turns off at once whatever keeps one person from moving the release: trust, bursts, campaigns, the
+    weight by √n and `rater_cap_share`."""
 
     min_ratings: int = between(1, 10**9, 200)
     min_pairs: int = between(1, 10**9, 100)
@@ -60,6 +63,14 @@ class Data:
     replay: str | None = None
     replay_share: float = between(0, 0.9, 0.2)
     rater_cap_share: float = between(0.01, 1, 0.2)
+    held_out_user_share: float = between(0, 0.5, 0.0)
+    regenerate_weight: float = between(0, 1, 0.2)
+    near_duplicate: float = between(0.5, 1, 0.8)
+    scrub: bool = True
+    defences: bool = True
+    trust_bar: float = between(0, 1, 0.5)
+    burst_ratings: int = between(3, 10**9, 20)
+    campaign_prompts: int = between(2, 10**9, 3)
 
 
 @dataclass(frozen=True)
