@@ -44,6 +44,7 @@ from bot.screen import Screen
 from bot.showing import Shows
 from bot.stats import Stats
 from bot.stopping import Stopping
+from bot.toasts import LOOK_SECONDS, Toasts
 from bot.updates import STOPPED, InOrder, StoredQueue
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
@@ -92,25 +93,28 @@ def build_application(
     """`builder` knows the token and the addresses; what people send is kept under `home`; answers grow in `drafts`
     where the server takes these. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
     desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
-    pace, queue, in_order = Pace(limits), StoredQueue(db, desk.worker, intervals.lost_seconds), InOrder(db, desk.worker)
+    pace, toasts = Pace(limits), Toasts()
+    queue = StoredQueue(db, desk.worker, intervals.lost_seconds, toasts)
+    in_order = InOrder(db, desk.worker, queue.kept)
     application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(in_order).build()
-    screen = Screen(application.bot, pace, drafts=drafts)
+    screen = Screen(application.bot, pace, toasts, drafts=drafts)
     shows = Shows(db, desk, screen, rng or random.Random())
     locales = Locales(db)
     files = Files(db, chat, home.absolute() / "attachments")
     edits = Edits(db, shows, screen, locales, files)
     commands = Commands(db, screen, locales)
+    reactions = Reactions(db, screen, locales, queue.kept)
     parts = (
         commands,
         Stopping(db, desk, screen, locales),
         Corrections(db, screen, locales),
-        Reactions(db, screen, locales),
+        reactions,
         Personal(db, screen, locales),
         Personas(db, screen, locales),
         Messages(
             db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files, queue.replayed
         ),
-        Presses(db, desk, shows, screen, locales, queue.replayed),
+        Presses(db, desk, shows, screen, locales),
     )
     application.add_handler(edits.presses())
     application.add_handler(edits.edits(), group=1)
@@ -133,6 +137,8 @@ def build_application(
         (intervals.recover_seconds, lambda: queue.keep(application.bot)),
         (intervals.recover_seconds, _sharing(db, desk.worker, pace)),
         (intervals.recover_seconds, shows.recover),
+        (LOOK_SECONDS, toasts.look),
+        (intervals.drain_seconds, reactions.look),
         (intervals.drain_seconds, _alone(db, "notices", desk.worker, Notices(db, screen).drain)),
         (intervals.drain_seconds, _alone(db, "broadcast", desk.worker, broadcasts.drain)),
         (intervals.recover_seconds, _alone(db, "menus", desk.worker, menu.AdminMenus(db, application.bot).look)),

@@ -3,6 +3,7 @@ editing the message that told it. The newest text counts."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,9 +13,8 @@ from telegram.ext import BaseHandler, CommandHandler, ContextTypes, MessageHandl
 
 from bot import CHANNEL
 from bot.locales import Locales
-from bot.marks import marked
-from bot.messages import is_machine
-from bot.places import Spot, place_of, speaker_of, spot_of
+from bot.marks import mark_private
+from bot.places import Spot, is_machine, place_of, speaker_of, spot_of
 from bot.render import Piece
 from bot.screen import Screen
 from huigan.texts import text, told
@@ -25,6 +25,15 @@ from storage.db import Database
 from storage.records import Answer, Rating
 
 PROMPT_NAME_CHARACTERS = 64
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """A correction, with what the same person said of the answer before."""
+
+    answer: Answer
+    known: Rating | None
+    rating: Rating
 
 
 class Corrections:
@@ -71,20 +80,20 @@ class Corrections:
         self, message: Message, user: User, answer_id: int, said: str, locale: str, *, is_edit: bool
     ) -> None:
         at, spot = datetime.now(UTC), spot_of(message)
-        result = await self._db.awrite(_corrected, answer_id, speaker_of(user), said, at, is_edit=is_edit)
+        result = await self._db.awrite(correct, answer_id, speaker_of(user), said, at, is_edit=is_edit)
         if isinstance(result, Refusal):
             await self._screen.say(spot, told(locale, "refusal", result.code, result.params))
             return
-        answer, rating, is_new = result
-        if is_new:
-            await self._screen.say(spot, text(locale, "correction.thanks"))
-            if not spot.is_group:
-                await self._mark(spot.chat_id, answer, rating, locale)
+        await tell_corrected(self._db, self._screen, spot, result, locale)
 
-    async def _mark(self, chat_id: int, answer: Answer, rating: Rating, locale: str) -> None:
-        shown = await self._db.aread(deliveries.of_answer, answer.id)
-        if shown:
-            await self._screen.mark(chat_id, int(shown[-1].message), marked(answer, rating, locale), None)
+
+async def tell_corrected(db: Database, screen: Screen, spot: Spot, corrected: Corrected, locale: str) -> None:
+    """Nothing where it says nothing new."""
+    if corrected.rating == corrected.known:
+        return
+    await screen.say(spot, text(locale, "correction.thanks"))
+    if not spot.is_group:
+        await mark_private(db, screen, spot.chat_id, corrected.answer, corrected.known, corrected.rating, locale)
 
 
 async def ask_for_correction(
@@ -136,13 +145,12 @@ def _met(session: Session, speaker: Speaker, at: datetime) -> int:
     return users.meet(session, CHANNEL, speaker.external_id, speaker.name, speaker.locale, at).id
 
 
-def _corrected(
-    session: Session, answer_id: int, speaker: Speaker, said: str, at: datetime, *, is_edit: bool
-) -> tuple[Answer, Rating, bool] | Refusal:
-    """With whether it says something new."""
+def correct(
+    session: Session, answer_id: int, speaker: Speaker, said: str, at: datetime, *, is_edit: bool = False
+) -> Corrected | Refusal:
     user_id = _met(session, speaker, at)
     known = ratings.newest(session, answer_id, user_id)
     rating = feedback.correct(session, answer_id, user_id, said, at, is_edit=is_edit)
     if isinstance(rating, Refusal):
         return rating
-    return answers.get(session, answer_id), rating, rating != known
+    return Corrected(answers.get(session, answer_id), known, rating)

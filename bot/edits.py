@@ -16,9 +16,8 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes, Messag
 from bot import CHANNEL, keyboards
 from bot.files import Files, Unread
 from bot.locales import Locales
-from bot.messages import is_machine
 from bot.pastes import LONGEST_UNITS
-from bot.places import Spot, edited_source_of, place_of, said_to_us, source_of, speaker_of, spot_of
+from bot.places import Spot, edited_source_of, is_machine, place_of, said_to_us, source_of, speaker_of, spot_of
 from bot.render import Piece
 from bot.screen import Screen
 from bot.showing import Shows

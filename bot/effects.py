@@ -15,7 +15,7 @@ from bot.places import place_of, speaker_of, spot_of
 from bot.screen import Screen
 from huigan.texts import text, told
 from huigan.turns import effects, sampling
-from huigan.turns.effects import Counts, Effects
+from huigan.turns.effects import Counts, Effects, Used
 from huigan.turns.opening import meet
 from storage.db import Database
 
@@ -57,15 +57,21 @@ def words(found: Effects, locale: str) -> str:
     else:
         lines = [text(locale, "effects.given", counts=_counted(found.given))]
     for each in found.used[:LISTED_RUNS]:
-        code = "effects.in_run" if each.release_id is None else "effects.in_release"
-        state = told(locale, "state", each.state)
-        values = {"run": each.run_id, "release": each.release_id, "state": state, "counts": _counted(each.counts)}
-        lines.append(text(locale, code, **values))
+        lines += _used(each, locale)
     if not found.has_consented:
         lines.append(text(locale, "effects.no_consent"))
     elif found.unused:
         lines.append(text(locale, "effects.unused", counts=_counted(found.unused)))
     return "\n".join(lines)
+
+
+def _used(each: Used, locale: str) -> list[str]:
+    values = {"run": each.run_id, "release": each.release_id, "state": told(locale, "state", each.state)}
+    learnt, tested = ("effects.in_release", "effects.held_out_of_release")
+    if each.release_id is None:
+        learnt, tested = ("effects.in_run", "effects.held_out_of_run")
+    said = ((learnt, each.trained), (tested, each.held_out))
+    return [text(locale, code, **values, counts=_counted(counts)) for code, counts in said if counts]
 
 
 def _counted(counts: Counts) -> str:

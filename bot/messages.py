@@ -9,25 +9,24 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
-from telegram import Bot, CallbackQuery, Message, Update, User
+from telegram import Bot, CallbackQuery, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes, MessageHandler, filters
 
 from bot import CHANNEL, keyboards
+from bot.corrections import Corrected, correct, tell_corrected
 from bot.files import Files, Read, Unread
 from bot.locales import Locales
 from bot.pastes import Pastes, joined
-from bot.places import place_of, replied_to, said_to_us, source_of, speaker_of, spot_of
+from bot.places import is_machine, place_of, replied_to, said_to_us, source_of, speaker_of, spot_of
 from bot.screen import Screen
 from bot.showing import Shows
 from huigan.texts import text, told
-from huigan.turns import feedback
 from huigan.turns.opening import Place, Refusal, Speaker, open_turn, refused
-from storage import correction_prompts, messages, showings, updates, users
+from storage import correction_prompts, messages, showings, updates
 from storage.db import Database
-from storage.records import Rating, Turn
+from storage.records import Turn
 
 # Stands for whoever writes as the group itself: all such admins of a group are one user to us.
-ANONYMOUS_ADMIN_ID = 1087968824
 LOOK_SECONDS = 0.5  # between looks whether what is being fetched was dropped by /stop
 
 
@@ -123,10 +122,12 @@ class Messages:
         replied = replied_to(message)
         reply_to, at = str(replied.message_id) if replied else None, datetime.now(UTC)
         stored = await self._db.awrite(_store, place, speaker, read, source_of(message), reply_to, ids, at)
-        if read.note and isinstance(stored, Turn | Rating):
+        if read.note and isinstance(stored, Turn | Corrected):
             await self._screen.say(spot_of(message), read.note)
         if isinstance(stored, Turn):
             self._shows.start(stored)
+        elif isinstance(stored, Corrected):
+            await tell_corrected(self._db, self._screen, spot_of(message), stored, locale)
         elif stored is not None:
             await self._screen.say(spot_of(message), _reply(stored, locale))
         return None
@@ -165,15 +166,14 @@ def _store(
     reply_to: str | None,
     update_ids: list[int],
     at: datetime,
-) -> Turn | Rating | Refusal | None:
+) -> Turn | Corrected | Refusal | None:
     """One transaction: the question and that what brought it is handled, so that a kill neither splits nor loses it.
     None if it was answered already, an update that is replayed; or dropped while it was read."""
     if not updates.is_open(session, update_ids[0]):
         return None
     prompt = correction_prompts.find(session, CHANNEL, place.chat, reply_to) if reply_to else None
     if prompt is not None:
-        user = users.meet(session, CHANNEL, speaker.external_id, speaker.name, speaker.locale, at)
-        return feedback.correct(session, prompt.answer_id, user.id, read.text, at)
+        return correct(session, prompt.answer_id, speaker, read.text, at)
     how: dict[str, Any] = {"reply_to": reply_to, "enclosed": read.enclosed}
     opened = open_turn(session, place, speaker, read.text, source, at, **how)
     if isinstance(opened, Turn):
@@ -187,11 +187,5 @@ def _handled(session: Session, update_ids: list[int], at: datetime) -> None:
         updates.mark_handled(session, each, at)
 
 
-def _reply(stored: Rating | Refusal, locale: str) -> str:
-    if isinstance(stored, Refusal):
-        return told(locale, "refusal", stored.code, stored.params)
-    return text(locale, "correction.thanks")
-
-
-def is_machine(user: User) -> bool:
-    return user.is_bot and user.id != ANONYMOUS_ADMIN_ID
+def _reply(refusal: Refusal, locale: str) -> str:
+    return told(locale, "refusal", refusal.code, refusal.params)

@@ -12,6 +12,8 @@ from huigan.texts import locale_of
 from huigan.turns.opening import Place, Speaker
 from storage.records import ChatKind
 
+ANONYMOUS_ADMIN_ID = 1087968824
+
 
 @dataclass(frozen=True)
 class Spot:
@@ -95,3 +97,7 @@ def said_to_us(message: Message, bot: Bot) -> str | None:
 
 def _names(mention: str, bot: Bot) -> bool:
     return mention.lower() == f"@{bot.username}".lower()
+
+
+def is_machine(user: User) -> bool:
+    return user.is_bot and user.id != ANONYMOUS_ADMIN_ID

@@ -1,13 +1,10 @@
 """Presses of the buttons under our messages. Whatever is pressed, late, twice, by whom it is not for or by a forged
 client, does no harm: a press names rows, and what may be done to them is decided where it is done.
-
-A press is answered with what became of it, or after two seconds without: Telegram forgets it after ten to fifteen.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Container
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,14 +25,15 @@ from huigan.texts import text, told
 from huigan.turns import feedback
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Refusal, Speaker, answer_again
-from storage import answers, chats, messages, showings, users
+from storage import answers, chats, messages, showings, updates, users
 from storage.db import Database
 from storage.records import Answer, Pick, Rating, Reason, Thumb, Turn, User
 
 FindMessage = Callable[[Session, int], int | None]
 
-ANSWER_WITHIN_SECONDS = 2.0
-NERVOUS = timedelta(seconds=1.5)  # a second press so soon meant the thumb, not the ✓ that came to be there
+# A second press so soon meant the thumb, not the ✓ that came to be there. What counts is when presses came: one that
+# waited, or that an earlier life of the process has carried out already, says nothing new.
+NERVOUS = timedelta(seconds=1.5)
 
 
 @dataclass(frozen=True)
@@ -52,6 +50,7 @@ class Pressed:
 
     press: Press
     query: CallbackQuery
+    update_id: int
     spot: Spot
     message_id: int
     keyboard: InlineKeyboardMarkup | None  # under the message; None also where Telegram shows it to us no more
@@ -67,12 +66,8 @@ class Pressed:
 
 
 class Presses:
-    def __init__(
-        self, db: Database, desk: Desk, shows: Shows, screen: Screen, locales: Locales, replayed: Container[int]
-    ) -> None:
-        """`replayed`: ids of updates of an earlier life, whose presses Telegram has forgotten."""
+    def __init__(self, db: Database, desk: Desk, shows: Shows, screen: Screen, locales: Locales) -> None:
         self._locales = locales
-        self._replayed = replayed
         self._db = db
         self._desk = desk
         self._shows = shows
@@ -85,22 +80,14 @@ class Presses:
         query = update.callback_query
         assert query is not None
         locale = await self._locales.of(update)
-        pressed = _pressed(query, locale)
+        pressed = _pressed(query, update.update_id, locale)
         if pressed is None:
-            await self._toast(update, text(locale, "refusal.stale_button"))
+            await self._screen.toast(query, text(locale, "refusal.stale_button"))
             return
-        acting = asyncio.ensure_future(self._act(pressed))
-        await asyncio.wait({acting}, timeout=ANSWER_WITHIN_SECONDS)
-        is_done = acting.done() and acting.exception() is None
-        await self._toast(update, acting.result().words if is_done else "")
-        done = await acting
+        done = await self._act(pressed)
+        await self._screen.toast(query, done.words)
         if done.then is not None:
             await done.then()
-
-    async def _toast(self, update: Update, words: str) -> None:
-        assert update.callback_query is not None
-        if update.update_id not in self._replayed:
-            await self._screen.toast(update.callback_query, words)
 
     async def _act(self, pressed: Pressed) -> Done:
         match pressed.press:
@@ -130,10 +117,7 @@ class Presses:
         if isinstance(result, Refusal):
             return _told(result, pressed)
         user, answer, rating = result
-        code = "rating.up" if thumb is Thumb.UP else "rating.down"
-        if user.consented_at is None and user.declined_at is None:
-            code = "rating.kept_only"
-        return Done(text(pressed.locale, code), lambda: self._mark_rated(pressed, answer, rating))
+        return Done(_thanks(pressed, user, rating), lambda: self._mark_rated(pressed, answer, rating))
 
     async def _withdraw(self, pressed: Pressed, answer_id: int, thumb: Thumb) -> Done:
         result = await self._db.awrite(_withdrawn, pressed, answer_id, thumb, datetime.now(UTC))
@@ -198,7 +182,7 @@ class Presses:
             await self._screen.mark(pressed.spot.chat_id, pressed.message_id, keyboard, pressed.keyboard)
 
 
-def _pressed(query: CallbackQuery, locale: str) -> Pressed | None:
+def _pressed(query: CallbackQuery, update_id: int, locale: str) -> Pressed | None:
     """None if it is no press of ours: a button that was not there when it was pressed is forged, or gone meanwhile."""
     message, press = query.message, parse(query.data)
     if message is None or press is None:
@@ -206,7 +190,7 @@ def _pressed(query: CallbackQuery, locale: str) -> Pressed | None:
     keyboard = message.reply_markup if isinstance(message, Message) else None
     if isinstance(message, Message) and not _has(keyboard, query.data):
         return None
-    return Pressed(press, query, spot_of(message), message.message_id, keyboard, locale)
+    return Pressed(press, query, update_id, spot_of(message), message.message_id, keyboard, locale)
 
 
 def _has(keyboard: InlineKeyboardMarkup | None, data: str | None) -> bool:
@@ -218,6 +202,19 @@ def _without(keyboard: InlineKeyboardMarkup | None, data: str | None) -> InlineK
     rows = keyboard.inline_keyboard if keyboard else ()
     kept = [[button for button in row if button.callback_data != data] for row in rows]
     return InlineKeyboardMarkup([row for row in kept if row]) if any(kept) else None
+
+
+def _thanks(pressed: Pressed, user: User, rating: Rating) -> str:
+    """What became of a thumb. In a group its button does not show it, nor how to take it back."""
+    if rating.thumb is Thumb.WITHDRAWN:
+        return text(pressed.locale, "rating.withdrawn")
+    code = "rating.up" if rating.thumb is Thumb.UP else "rating.down"
+    if user.consented_at is None and user.declined_at is None:
+        code = "rating.kept_only"
+    words = [text(pressed.locale, code)]
+    if pressed.spot.is_group and rating.correction is None:
+        words.append(text(pressed.locale, "rating.once_more"))
+    return "\n".join(words)
 
 
 def _told(refusal: Refusal, pressed: Pressed) -> Done:
@@ -252,7 +249,11 @@ def _rated(
     if isinstance(answer, Refusal):
         return answer
     user = _user(session, pressed, at)
-    rating = feedback.rate(session, answer_id, user.id, thumb, at)
+    if pressed.spot.is_group:
+        at = updates.received_at(session, pressed.update_id) or at
+        rating = feedback.toggle(session, answer_id, user.id, thumb, at, nervous=NERVOUS)
+    else:
+        rating = feedback.rate(session, answer_id, user.id, thumb, at)
     return rating if isinstance(rating, Refusal) else (user, answer, rating)
 
 
@@ -263,6 +264,7 @@ def _withdrawn(
     if isinstance(answer, Refusal):
         return answer
     user = _user(session, pressed, at)
+    at = updates.received_at(session, pressed.update_id) or at
     rating = feedback.withdraw(session, answer_id, user.id, thumb, at, older_than=NERVOUS)
     return rating if isinstance(rating, Refusal) else (user, answer, rating)
 

@@ -30,6 +30,7 @@ from telegram.error import BadRequest, InvalidToken, NetworkError, TelegramError
 from bot.pace import FRAME, Pace
 from bot.places import Spot
 from bot.render import Piece, plain
+from bot.toasts import Toasts
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,10 @@ _NO_PREVIEW = LinkPreviewOptions(is_disabled=True)
 
 
 class Screen:
-    def __init__(self, bot: Bot, pace: Pace, *, drafts: bool = False) -> None:
+    def __init__(self, bot: Bot, pace: Pace, toasts: Toasts, *, drafts: bool = False) -> None:
         self._bot = bot
         self.pace = pace
+        self._toasts = toasts
         self.takes_drafts = drafts  # until the server says that it takes none: then never again in this process
         self._shown: OrderedDict[tuple[int, int], tuple[Piece | None, Keyboard]] = OrderedDict()
         self._sent_at: OrderedDict[int, float] = OrderedDict()
@@ -187,11 +189,8 @@ class Screen:
             self._remember(chat_id, message_id, piece, keyboard)
 
     async def toast(self, query: CallbackQuery, words: str) -> None:
-        """Answer a press. One that is too old to be answered was seen to have no effect on the button: no harm."""
-        try:
-            await query.answer(words[:200] or None)
-        except TelegramError as error:
-            logger.info("a press was not answered: %s", error)
+        """Answer a press, unless it is answered already."""
+        await self._toasts.say(query, words)
 
     async def _edit(
         self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard, pace: str | None = None

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import re
 import weakref
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Container
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from telegram.error import NetworkError
 from telegram.ext import BaseUpdateProcessor
 
 from bot.keyboards import parse
+from bot.toasts import Toasts
 from storage import updates
 from storage.db import Database
 from storage.updates import Place
@@ -36,12 +37,14 @@ BEHIND_SECONDS = 0.2  # between looks whether another process has handled what c
 
 
 class StoredQueue(asyncio.Queue[object]):
-    def __init__(self, db: Database, worker: str, lost_seconds: float) -> None:
+    def __init__(self, db: Database, worker: str, lost_seconds: float, toasts: Toasts) -> None:
         """Without a beat for `lost_seconds`, another process is taken for dead."""
         super().__init__()
         self._db = db
         self._worker = worker
         self._lost = timedelta(seconds=lost_seconds)
+        self._toasts = toasts
+        self.kept: set[int] = set()  # ids of what is not done with once its handler returns; it marks them itself
         self.replayed: set[int] = set()  # ids; what answers at once was perhaps answered before the kill
 
     async def put(self, item: object) -> None:
@@ -54,6 +57,8 @@ class StoredQueue(asyncio.Queue[object]):
                 raise NetworkError(f"an update could not be stored: {type(error).__name__}") from error
             if not is_new:
                 return
+            if item.callback_query is not None:
+                self._toasts.expect(item.callback_query)
         await super().put(item)
 
     async def replay(self, bot: Bot) -> int:
@@ -73,17 +78,21 @@ class StoredQueue(asyncio.Queue[object]):
         left = await self._db.awrite(updates.adopt, self._worker, beaten_before, datetime.now(UTC))
         for each in left:
             self.replayed.add(each.update_id)
-            self.put_nowait(Update.de_json(dict(each.body), bot))
+            update = Update.de_json(dict(each.body), bot)
+            if update.callback_query is not None:
+                self._toasts.give_up(update.callback_query)
+            self.put_nowait(update)
         return len(left)
 
 
 class InOrder(BaseUpdateProcessor):
     """One update at a time for a person in a thread of a chat; different ones side by side."""
 
-    def __init__(self, db: Database, worker: str) -> None:
+    def __init__(self, db: Database, worker: str, kept: Container[int]) -> None:
         super().__init__(CONCURRENT_UPDATES)
         self._db = db
         self._worker = worker
+        self._kept = kept
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def do_process_update(self, update: object, coroutine: Awaitable[Any]) -> None:
@@ -106,7 +115,8 @@ class InOrder(BaseUpdateProcessor):
             return
         # What fails in a handler was told and logged there: handled, or each start would meet it again.
         await coroutine
-        await self._db.awrite(updates.mark_handled, update.update_id, datetime.now(UTC))
+        if update.update_id not in self._kept:
+            await self._db.awrite(updates.mark_handled, update.update_id, datetime.now(UTC))
 
     async def initialize(self) -> None:
         """Nothing to do."""
@@ -128,7 +138,14 @@ def keys_like(chat_id: int, user_id: int) -> str:
     return f"{chat_id}:%:{user_id}"
 
 
+def reactions_like(chat_id: int, user_id: int, message_id: int) -> str:
+    """Whatever that person makes of that message."""
+    return f"{chat_id}:0:{user_id}:{message_id}:%:reaction"
+
+
 def _lane_of(update: Update) -> str:
+    if update.message_reaction is not None:  # one may wait, and what comes behind it must not
+        return f":{update.message_reaction.message_id}:{update.update_id}:reaction"
     press = parse(update.callback_query.data) if update.callback_query else None
     said = update.message.text if update.message else None
     if STOPPED in update.api_kwargs or STOP.match(said or "") or (press and press.act == "stop"):

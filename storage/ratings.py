@@ -41,6 +41,14 @@ def newest(session: Session, answer_id: int, user_id: int) -> Rating | None:
     return first(session, Rating, query.order_by(rating.c.id.desc()).limit(1))
 
 
+def newest_given(session: Session, answer_id: int, user_id: int) -> Rating | None:
+    """What that rater said last that was no withdrawal."""
+    query = select(rating).where(
+        rating.c.answer_id == answer_id, rating.c.user_id == user_id, rating.c.thumb != Thumb.WITHDRAWN
+    )
+    return first(session, Rating, query.order_by(rating.c.id.desc()).limit(1))
+
+
 def newest_correction(session: Session, answer_id: int, user_id: int) -> Rating | None:
     """What they wrote last, whether or not it counts still."""
     query = select(rating).where(

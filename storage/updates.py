@@ -66,6 +66,12 @@ def mark_handled(session: Session, update_id: int, at: datetime) -> bool:
     return changed.first() is not None
 
 
+def received_at(session: Session, update_id: int) -> datetime | None:
+    """None where it is not there any more."""
+    query = select(update.c.received_at).where(update.c.update_id == update_id)
+    return session.execute(query).scalar_one_or_none()
+
+
 def is_open(session: Session, update_id: int) -> bool:
     """Whether it is there, and not handled or dropped yet."""
     return session.execute(select(update.c.update_id).where(_open, update.c.update_id == update_id)).first() is not None

@@ -30,7 +30,8 @@ class Used:
     run_id: int
     state: RunState
     release_id: int | None
-    counts: Counts
+    trained: Counts
+    held_out: Counts  # not learnt from: kept to judge by whether it is better
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,19 @@ class Effects:
 
 
 def of_user(session: Session, user_id: int) -> Effects:
-    used: dict[tuple[int, RunState, int | None], dict[str, int]] = defaultdict(dict)
+    used: dict[tuple[int, RunState, int | None], tuple[dict[str, int], dict[str, int]]]
+    used = defaultdict(lambda: ({}, {}))
     for query in (_rated_in_runs(user_id), _compared_in_runs(user_id)):
         for row in session.execute(query):
-            used[row.run_id, row.state, row.release_id][row.kind] = row.number
+            trained, held_out = used[row.run_id, row.state, row.release_id]
+            if row.trained:
+                trained[row.kind] = row.trained
+            if row.number > row.trained:
+                held_out[row.kind] = row.number - row.trained
     given, unused = _given(session, user_id, is_unused=False), _given(session, user_id, is_unused=True)
     consented = users.get(session, user_id).consented_at is not None
     newest = sorted(used.items(), key=lambda each: each[0][0], reverse=True)
-    return Effects(consented, given, unused, tuple(Used(*which, counts) for which, counts in newest))
+    return Effects(consented, given, unused, tuple(Used(*which, *counts) for which, counts in newest))
 
 
 def _kind() -> Case[str]:
@@ -59,9 +65,9 @@ def _kind() -> Case[str]:
 def _rated_in_runs(user_id: int) -> Select[Any]:
     """Answers, not rows: somebody may have changed what they say, and an example may be in two stages' data."""
     kind = _kind().label("kind")
-    query = select(run.c.id.label("run_id"), run.c.state, release.c.id.label("release_id"), kind)
+    columns = (run.c.id.label("run_id"), run.c.state, release.c.id.label("release_id"), kind)
     return (
-        query.add_columns(func.count(rating.c.answer_id.distinct()).label("number"))
+        select(*columns, *_numbers(rating.c.answer_id))
         .select_from(rating)
         .join(dataset_example, dataset_example.c.rating_id == rating.c.id)
         .join(dataset, dataset.c.id == dataset_example.c.dataset_id)
@@ -74,9 +80,9 @@ def _rated_in_runs(user_id: int) -> Select[Any]:
 
 def _compared_in_runs(user_id: int) -> Select[Any]:
     kind = literal(COMPARISON).label("kind")
-    query = select(run.c.id.label("run_id"), run.c.state, release.c.id.label("release_id"), kind)
+    columns = (run.c.id.label("run_id"), run.c.state, release.c.id.label("release_id"), kind)
     return (
-        query.add_columns(func.count(comparison.c.message_id.distinct()).label("number"))
+        select(*columns, *_numbers(comparison.c.message_id))
         .select_from(comparison)
         .join(dataset_example, dataset_example.c.comparison_id == comparison.c.id)
         .join(dataset, dataset.c.id == dataset_example.c.dataset_id)
@@ -85,6 +91,12 @@ def _compared_in_runs(user_id: int) -> Select[Any]:
         .where(comparison.c.user_id == user_id)
         .group_by(run.c.id, run.c.state, release.c.id)
     )
+
+
+def _numbers(of: ColumnElement[int]) -> tuple[ColumnElement[int], ColumnElement[int]]:
+    """How many, and how many of them any stage was trained on: the rest is held out."""
+    trained = case((dataset_example.c.split == "train", of))
+    return func.count(of.distinct()).label("number"), func.count(trained.distinct()).label("trained")
 
 
 def _given(session: Session, user_id: int, *, is_unused: bool) -> Counts:

@@ -42,6 +42,21 @@ def withdraw(
     return ratings.add(session, answer_id, user_id, Thumb.WITHDRAWN, at)
 
 
+def toggle(
+    session: Session, answer_id: int, user_id: int, thumb: Thumb, at: datetime, *, nervous: timedelta
+) -> Rating | Refusal:
+    """👍 or 👎 by a button that is everybody's and so shows nobody's thumb: given, and once more later than `nervous`,
+    taken back. A correction is not taken back with it: 👎 once more agrees with that."""
+    known = ratings.newest(session, answer_id, user_id)
+    if known is not None and known.thumb is Thumb.WITHDRAWN and at - known.rated_at < nervous:
+        given = ratings.newest_given(session, answer_id, user_id)
+        if given is not None and given.thumb is thumb:
+            return known
+    if known is not None and known.thumb is thumb and known.correction is None:
+        return withdraw(session, answer_id, user_id, thumb, at, older_than=nervous)
+    return rate(session, answer_id, user_id, thumb, at)
+
+
 def give_reason(session: Session, answer_id: int, user_id: int, reason: Reason, at: datetime) -> Rating | Refusal:
     """Why it was 👎."""
     answer = _ratable(session, answer_id, user_id)

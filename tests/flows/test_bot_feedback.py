@@ -5,12 +5,14 @@ One bot serves the tests of this file; each brings its own people.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from bot.places import source
 from huigan.turns import sampling
 from storage import users
 from storage.records import Role
@@ -178,3 +180,101 @@ def test_two_people_who_press_at_once_in_a_group_change_the_buttons_once(here: W
     here.settle()
     assert len(here.rows("rating", thumb="down")) >= 2
     assert len(here.telegram.calls_to("editMessageReplyMarkup")) == calls + 1
+
+
+def test_a_reaction_to_an_answer_that_grows_counts_once_it_stands(here: World) -> None:
+    here.ollama.reply(tokens=["回", "甘"], stalls_after=1)
+    here.says("慢慢说")
+    growing = here.wait(lambda: next((each for each in here.chat.answers if "回" in each.text), None))
+    here.alice.reacts(growing, "👎")
+    here.alice.reacts(growing, "👍")
+    here.wait(lambda: len(here.rows("update", handled_at=None)) == 2)
+    here.ollama.resume()
+    here.wait(lambda: "👍 ✓" in growing.buttons)
+    here.settle()
+    assert [row["thumb"] for row in here.mine("rating")] == ["down", "up"]
+
+
+def test_in_a_group_the_same_thumb_once_more_takes_back_and_a_double_press_does_not(here: World) -> None:
+    group = here.telegram.group("再按一次", members=[here.alice])
+    here.says("@huigan_bot 你好", chat=group)
+    answer = here.answer(group)
+    buttons = answer.buttons
+
+    def presses() -> str:
+        press = here.alice.presses(answer, "👍")
+        here.wait(lambda: press.answered)
+        return press.answer
+
+    twice = [here.alice.presses(answer, "👍") for _ in range(2)]
+    here.wait(lambda: all(press.answered for press in twice))
+    assert "再按一次就收回" in twice[1].answer
+    here.wait(lambda: "已经收回了" in presses())
+    assert "已经收回了" in presses(), "who pressed once too often has changed no mind"
+    assert answer.buttons == buttons
+    assert [row["thumb"] for row in here.mine("rating")] == ["up", "withdrawn"]
+
+
+def test_a_correction_in_reply_to_the_prompt_marks_the_buttons(here: World) -> None:
+    here.says("什么是回甘？")
+    answer = here.answer()
+    here.alice.presses(answer, "✏️")
+    here.says("先苦后甘", reply_to=here.said("请回复这条消息"))
+    here.wait(lambda: "👎 ✓" in answer.buttons)
+    here.settle()
+    assert "不正确" not in answer.buttons
+
+
+def test_a_press_that_waits_is_answered_in_time(here: World) -> None:
+    here.says("你好")
+    answer = here.answer()
+    here.settle()
+    here.telegram.delay("getFile", seconds=4)
+    document = here.alice.sends_document(here.chat, "茶.txt", "普洱".encode())
+    press = here.alice.presses(answer, "🔁")
+    here.wait(lambda: press.answered)
+    assert not here.rows("message", source=source(here.chat.id, document.id)), "it is still behind the document"
+    here.settle()
+
+
+def test_forged_foreign_late_and_double_presses_do_no_harm(here: World) -> None:
+    rng, mallory = random.Random(3), here.telegram.user("Mallory")
+    own = here.telegram.private(mallory)
+    here.says("你好")
+    answer = here.answer()
+    mallory.says(own, "你好")
+    late = here.answer(own)
+    here.settle()
+    mallory.deletes(late)  # Telegram shows no buttons of it any more: only what they name is left to check
+    tables = ("rating", "comparison", "turn", "message", "correction_prompt", "user", "chat", "outbox", "audit")
+    theirs = {row["id"] for row in here.rows("answer")} - {int(late.keys[0]["callback_data"].split(":")[1])}
+    before = [here.rows(each) for each in tables]
+    ids = [*theirs, 0, 10**6, 10**17, 10**18 - 1]
+    acts = (
+        "up",
+        "down",
+        "undo",
+        "why",
+        "fix",
+        "again",
+        "retry",
+        "stop",
+        "pick",
+        "edited",
+        "promote",
+        "reject",
+        "refetch",
+    )
+    choices = ("", ":up", ":down", ":wrong", ":left", ":tie", ":nothing")
+    presses = []
+    for _ in range(300):
+        named = "".join(f":{rng.choice(ids)}" for _ in range(rng.choice((0, 1, 1, 2))))
+        data = rng.choice(acts) + named + rng.choice(choices)
+        who, under = rng.choice(((mallory, late), (mallory, answer), (here.alice, late)))
+        presses.append(who.forges_press(under, data))
+    here.wait(lambda: all(press.answered for press in presses), timeout=30)
+    here.settle()
+    assert [here.rows(each) for each in tables] == before
+    mallory.says(own, "还在吗？")
+    here.answer(own, after=late)
+    here.settle()

@@ -13,8 +13,10 @@ from tests.storage.noun_world import AT, answered, people
 from tests.storage.test_queries import asked
 
 
-def in_release(session: Session, rating_ids: list[int], comparison_ids: list[int]) -> tuple[int, int]:
-    """A run whose data set has these, and the release it made."""
+def in_release(
+    session: Session, rating_ids: list[int], comparison_ids: list[int], held_out_ids: list[int]
+) -> tuple[int, int]:
+    """A run whose data set has these, the ratings in two stages, and the release it made."""
     queued = runs.enqueue(session, "lane", {}, "test", AT)
     assert queued is not None
     made = artefacts.add(
@@ -22,13 +24,14 @@ def in_release(session: Session, rating_ids: list[int], comparison_ids: list[int
         template="", system="", parameters={}, scorecard=None, verdict=None, created_at=AT,
     )  # fmt: skip
     session.execute(run.update().where(run.c.id == queued.id).values(state=RunState.RELEASED, artefact_id=made.id))
-    lines = [Lineage(f"r{each}{split}", split, each, None) for each in rating_ids for split in ("train", "held_out")]
+    lines = [Lineage(f"r{each}{stage}", "train", each, None) for each in rating_ids for stage in ("sft", "kto")]
+    lines += [Lineage(f"h{each}", "held_out", each, None) for each in held_out_ids]
     lines += [Lineage(f"c{each}", "train", None, each) for each in comparison_ids]
     datasets.add(session, queued.id, "sft", (9, 9), {}, {}, "0", "", lines, AT)
     return queued.id, releases.add(session, "t:1", made.id, AT).id
 
 
-def test_each_kind_is_counted_once_an_answer_in_the_release_it_went_into(sqlite_db: Database) -> None:
+def test_each_kind_is_counted_once_an_answer_in_the_release_it_went_into(db: Database) -> None:
     def play(session: Session) -> None:
         me, other = people(session, 2)
         shown = answered(session, 4)
@@ -38,18 +41,19 @@ def test_each_kind_is_counted_once_an_answer_in_the_release_it_went_into(sqlite_
         ratings.add(session, shown[3].id, me.id, Thumb.WITHDRAWN, AT)
         ratings.add(session, shown[2].id, other.id, Thumb.UP, AT)
         picked = comparisons.add(session, shown[0].message_id, shown[0].id, shown[1].id, me.id, Pick.LEFT, AT)
-        run_id, release_id = in_release(session, [old.id, up.id], [picked.id])
+        run_id, release_id = in_release(session, [old.id], [picked.id], [up.id])
         found = effects.of_user(session, me.id)
         assert (found.has_consented, found.given) == (False, {"correction": 1, "up": 1, "down": 1, "comparison": 1})
         assert found.unused == {"down": 1}
         [used] = found.used
         assert (used.run_id, used.release_id, used.state) == (run_id, release_id, RunState.RELEASED)
-        assert used.counts == {"correction": 1, "up": 1, "comparison": 1}
+        assert used.trained == {"correction": 1, "comparison": 1}
+        assert used.held_out == {"up": 1}
         users.consent(session, me.id, AT)
         assert effects.of_user(session, me.id).has_consented
         assert effects.of_user(session, other.id).unused == {"up": 1}
 
-    sqlite_db.write(play)
+    db.write(play)
 
 
 def test_no_table_is_read_from_end_to_end(sqlite_db: Database) -> None:
