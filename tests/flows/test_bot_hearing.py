@@ -1,11 +1,10 @@
-"""What comes in beside plain questions: split pastes, edited questions, pictures, text files, and what cannot be read.
+"""What comes in beside plain questions: split pastes, /stop before there is an answer, edited questions.
 
 One bot serves the tests of this file, with a long context; each test brings its own people.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from storage import deployments, updates, users
-from storage.records import Role
+from storage import updates
 from tests.bot import running
 from tests.bot.running import World, serve
 from tests.fakes.telegram import Message
@@ -36,25 +34,6 @@ def here(shared: World) -> Iterator[World]:
     shared.settle()
     assert shared.refused() == []
     assert shared.errors() == []
-
-
-@pytest.fixture
-def sighted(here: World) -> Iterator[None]:
-    """A release that sees."""
-    live = here.db.read(deployments.live)
-    assert live is not None
-    if "huigan:eyes" not in here.ollama.tags:
-        here.ollama.add("huigan:eyes", parameters={"num_ctx": CONTEXT_TOKENS}, sees=True)
-        serve(here.db, "huigan:eyes", context_tokens=CONTEXT_TOKENS)
-    else:
-        deploy(here, "huigan:eyes")
-    yield
-    here.db.write(deployments.deploy, live.release.id, "test", "test", datetime.now(UTC))
-
-
-def deploy(here: World, tag: str) -> None:
-    [release] = here.rows("release", tag=tag)
-    here.db.write(deployments.deploy, release["id"], "test", "test", datetime.now(UTC))
 
 
 def asked(here: World) -> list[dict[str, Any]]:
@@ -135,14 +114,13 @@ def test_stop_drops_what_is_still_being_collected_and_what_comes_after_it_is_ans
     assert not any("没有要停的" in text for text in here.chat.texts)
 
 
-@pytest.mark.usefixtures("sighted")
 def test_stop_reaches_what_streams_and_what_is_being_fetched_beside_a_slow_download(here: World) -> None:
     here.ollama.reply("一二三四五", stalls_after=3)
     here.says("慢慢说")
     growing = here.answer(button="⏹ 停止")
     here.wait(lambda: growing.text == "一二三")
     fault = here.telegram.delay("getFile", seconds=4)
-    here.alice.sends_photo(here.chat, b"slow", caption="这个呢")
+    here.alice.sends_document(here.chat, "slow.txt", b"slow", caption="这个呢")
     here.wait(lambda: fault.struck, about="it is being fetched")
     here.alice.presses(growing, "⏹ 停止")
     here.wait(lambda: growing.text == "一二三\n\n（已停止）", about="the button is heard meanwhile")
@@ -251,182 +229,3 @@ def test_one_edited_piece_of_a_paste_asks_for_the_whole(here: World) -> None:
     here.alice.edits(first, "水" * 100)
     here.said("全文再发一次")
     assert len(here.mine("message")) == 1
-
-
-# Files
-
-
-@pytest.mark.usefixtures("sighted")
-def test_a_picture_is_seen_kept_and_still_seen_by_later_answers(here: World) -> None:
-    here.alice.sends_photo(here.chat, b"a photo of tea", caption="这是什么茶？")
-    first = here.answer()
-    assert asked(here)[-1]["content"] == "这是什么茶？"
-    assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"a photo of tea"]
-    here.says("几年的？")
-    here.answer(after=first)
-    assert [len(each.get("images", [])) for each in asked(here)] == [1, 0, 0]
-    [kept] = [row for row in here.rows("attachment") if row["message_id"] == here.mine("message")[0]["id"]]
-    assert Path(kept["path"]).read_bytes() == b"a photo of tea"
-    assert Path(kept["path"]).is_relative_to(here.folder / "attachments")
-    deploy(here, "huigan:long")  # which does not see: the words stay
-    here.says("谢谢")
-    here.answer(after=first)
-    here.wait(lambda: words(here)[-1] == "谢谢")
-    assert words(here)[0] == "这是什么茶？"
-    assert not any("images" in each for each in asked(here))
-
-
-@pytest.mark.usefixtures("sighted")
-def test_an_album_is_one_question(here: World) -> None:
-    here.alice.sends_album(here.chat, [b"one", b"two", b"three"], caption="哪个好？")
-    here.answer()
-    assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"one", b"two", b"three"]
-    assert len(here.mine("turn")) == 1
-
-
-@pytest.mark.usefixtures("sighted")
-def test_a_picture_without_words_and_one_sent_as_a_file_are_seen(here: World) -> None:
-    here.alice.sends_photo(here.chat, b"photo")
-    first = here.answer()
-    assert words(here)[-1] == "请看看这张图片。"
-    here.alice.sends_document(here.chat, "tea.png", b"png", mime_type="image/png", caption="这个呢")
-    here.answer(after=first)
-    assert base64.b64decode(asked(here)[-1]["images"][0]) == b"png"
-
-
-@pytest.mark.usefixtures("sighted")
-def test_in_a_group_a_picture_speaks_to_us_by_a_mention_in_its_caption(here: World) -> None:
-    group = here.telegram.group("茶友", members=[here.alice], bot_is_admin=True)
-    here.alice.sends_photo(group, b"not for us", caption="看")
-    here.alice.sends_photo(group, b"for us", caption="@huigan_bot 这是什么")
-    here.answer(group)
-    assert words(here) == ["这是什么"]
-    assert base64.b64decode(asked(here)[-1]["images"][0]) == b"for us"
-
-
-def test_a_release_that_does_not_see_says_so(here: World) -> None:
-    here.alice.sends_photo(here.chat, b"photo", caption="这是什么")
-    here.said("看不懂图片")
-    here.alice.sends_album(here.chat, [b"one", b"two"])
-    here.wait(lambda: sum("看不懂图片" in text for text in here.chat.texts) == 2)
-    here.settle()
-    assert sum("看不懂图片" in text for text in here.chat.texts) == 2, "an album is refused once"
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
-def test_a_text_file_is_read_as_part_of_the_question(here: World, encoding: str) -> None:
-    content = "铁观音,95\n龙井,80\n```\n"
-    here.alice.sends_document(here.chat, "茶温.csv", content.encode(encoding), mime_type="text/csv", caption="几度？")
-    here.answer()
-    assert words(here) == ["几度？\n\n茶温.csv\n````\n铁观音,95\n龙井,80\n```\n````"]
-
-
-def test_of_a_long_text_file_the_beginning_is_read_and_that_is_said(here: World) -> None:
-    here.alice.sends_document(here.chat, "long.txt", ("茶" * 50_000).encode())
-    note = here.said("只读了前")
-    here.answer(after=note)
-    read = words(here)[-1].count("茶")
-    assert f"前 {read} 个字符（共 50000 个）" in note.text
-    assert 10_000 < read <= 32_000
-
-
-def test_what_cannot_be_read_is_refused_each_with_what_to_do(here: World) -> None:
-    stored = len(here.rows("message"))
-    here.alice.sends_voice(here.chat, b"ogg")
-    here.said("听不懂语音")
-    here.alice.sends_sticker(here.chat)
-    here.said("贴纸")
-    here.alice.sends_video(here.chat, b"mp4")
-    here.said("截一张图")
-    here.alice.sends_document(here.chat, "a.pdf", b"%PDF", mime_type="application/pdf")
-    here.said("这种文件我读不了")
-    here.alice.sends_document(here.chat, "a.heic", b"heic", mime_type="image/heic")
-    here.said("JPEG")
-    here.alice.sends_document(here.chat, "a.txt", b"\x00\xff\x00")
-    here.said("UTF-8")
-    here.alice.sends_document(here.chat, "b.txt", b"\n")
-    here.said("b.txt 是空的")
-    here.alice.sends_document(here.chat, "c.txt", b"a" * 1_000_001)
-    here.said("1 MB")
-    group = here.telegram.group("茶友", members=[here.alice], bot_is_admin=True)
-    here.alice.sends_sticker(group)
-    here.settle()
-    assert len(here.rows("message")) == stored
-    assert group.answers == []
-
-
-@pytest.mark.usefixtures("sighted")
-def test_nothing_is_fetched_of_who_is_not_answered(here: World) -> None:
-    here.says("你好")
-    here.answer()
-    here.db.write(users.set_role, here.me(), Role.BLOCKED)
-    fetched = len(here.telegram.calls_to("getFile"))
-    here.alice.sends_photo(here.chat, b"photo")
-    here.settle()
-    assert len(here.telegram.calls_to("getFile")) == fetched
-    assert len(here.mine("message")) == 1
-
-
-def test_a_file_that_is_fetched_at_the_second_try_is_read(here: World) -> None:
-    here.telegram.drop("getFile")
-    here.alice.sends_document(here.chat, "a.txt", "茶".encode())
-    here.answer()
-
-
-@pytest.mark.usefixtures("sighted")
-def test_what_could_not_be_fetched_is_fetched_again_by_a_button_and_answered_once(here: World) -> None:
-    fault = here.telegram.inject("getFile", status=400, times=3, description="Bad Request: temporarily unavailable")
-    here.alice.sends_album(here.chat, [b"one", b"two"], caption="哪个好？")
-    lost = here.said("没有取到文件")
-    here.alice.presses(lost, "🔁 重试")
-    here.wait(lambda: fault.times == 1 and lost.edits == 2, about="it is lost again, and the button is back")
-    forged = here.telegram.user("Bob").forges_press(lost, lost.keys[0]["callback_data"])
-    here.wait(lambda: forged.answered)
-    assert "提问的人" in forged.answer
-    fault.times = 0
-    with here.telegram.changing():
-        presses = [here.alice.presses(lost, "🔁 重试") for _ in range(2)]
-    here.answer()
-    here.wait(lambda: all(each.answered for each in presses))
-    here.settle()
-    assert ["失效" in each.answer for each in presses] == [False, True]
-    assert lost.buttons == []
-    assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"one", b"two"]
-    assert sum("👍" in each.buttons for each in here.chat.answers) == len(here.mine("turn")) == 1
-
-
-@pytest.mark.usefixtures("sighted")
-def test_a_picture_that_is_gone_from_the_disk_is_asked_for_again_and_later_answers_go_without(here: World) -> None:
-    here.alice.sends_photo(here.chat, b"a photo that goes", caption="这是什么？")
-    first = here.answer()
-    [kept] = [row for row in here.rows("attachment") if row["message_id"] == here.mine("message")[0]["id"]]
-    Path(kept["path"]).unlink()
-    here.alice.presses(first, "🔁")
-    gone = here.said("图片找不到了")
-    assert gone.buttons == ["🔁 重试"]
-    here.says("几年的？")
-    here.answer(after=gone)
-    assert words(here) == ["这是什么？", first.text, "几年的？"]
-    assert not any("images" in each for each in asked(here))
-
-
-@pytest.mark.usefixtures("sighted")
-def test_files_of_a_local_server_are_read_from_its_disk(here: World, tmp_path: Path) -> None:
-    here.settle()
-    here.telegram.local_files = tmp_path
-    here.kill()
-    here.start(local_mode=True)  # a server without such a folder serves it as well
-    try:
-        here.alice.sends_document(here.chat, "茶温.txt", "龙井,80".encode(), caption="几度？")
-        first = here.answer()
-        assert words(here) == ["几度？\n\n茶温.txt\n```\n龙井,80\n```"]
-        here.alice.sends_photo(here.chat, b"a photo of tea", caption="这是什么茶？")
-        here.answer(after=first)
-        assert [base64.b64decode(each) for each in asked(here)[-1]["images"]] == [b"a photo of tea"]
-        with here.telegram.changing():
-            unseen = here.alice.sends_document(here.chat, "b.txt", b"b").file
-            assert unseen is not None
-            Path(unseen.path).unlink()
-        here.said("没有取到文件")
-    finally:
-        here.telegram.local_files = None
