@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -73,24 +73,27 @@ def put_back(session: Session, turn_id: int, worker: str) -> bool:
 
 def checkpoint(session: Session, turn_id: int, worker: str, text: str, tag: str | None, at: datetime) -> Turn | None:
     """Keep what was shown so far, and beat. None if the turn is no longer this worker's."""
-    keep(session, turn_id, text)
     return first(
         session,
         Turn,
         sql_update(turn)
         .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, turn.c.worker == worker)
-        .values(tag=tag, beat_at=at)
+        .values(text=_longer(text), tag=tag, beat_at=at)
         .returning(turn),
     )
 
 
 def keep(session: Session, turn_id: int, text: str) -> None:
-    """Keep what was shown so far. A text only grows: of two writes, the longer counts, whichever comes last."""
+    """Keep what was shown so far of an open turn."""
     session.execute(
-        sql_update(turn)
-        .where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN, func.length(turn.c.text) < len(text))
-        .values(text=text)
+        sql_update(turn).where(turn.c.id == turn_id, turn.c.state == TurnState.OPEN).values(text=_longer(text))
     )
+
+
+def _longer(text: str) -> ColumnElement[str]:
+    """A text only grows: of two that are kept side by side the longer counts, whichever comes last."""
+    kept = literal(text, turn.c.text.type)
+    return case((func.length(turn.c.text) <= func.length(kept), kept), else_=turn.c.text)
 
 
 def ask_stop(session: Session, turn_id: int, at: datetime) -> None:

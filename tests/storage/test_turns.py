@@ -116,3 +116,23 @@ def test_of_many_workers_one_opens_a_turn(db: Database) -> None:
     for thread in threads:
         thread.join()
     assert sum(each is not None for each in opened) == 1
+
+
+def test_of_two_texts_kept_side_by_side_the_longer_stays_and_none_is_kept_of_a_closed_turn(db: Database) -> None:
+    def play(session: Session) -> list[str]:
+        talk = conversation(session)
+        asked = turns.wait(session, talk.id, message(session, talk).id, talk.user_id, AT).id
+        turns.open_next(session, asked, "w1", AT)
+        found = []
+        for keep in (
+            lambda: turns.keep(session, asked, "苦尽甘来"),
+            lambda: turns.checkpoint(session, asked, "w1", "苦尽", "t", AT),
+            lambda: turns.checkpoint(session, asked, "w1", "苦尽甘来。", "t", AT),
+            lambda: turns.close(session, asked, Ended.COMPLETE, AT),
+            lambda: turns.keep(session, asked, "苦尽甘来。太晚"),
+        ):
+            keep()
+            found.append(turns.get(session, asked).text)
+        return found
+
+    assert db.write(play) == ["苦尽甘来", "苦尽甘来", "苦尽甘来。", "苦尽甘来。", "苦尽甘来。"]
