@@ -111,9 +111,7 @@ def build_application(
         reactions,
         Personal(db, screen, locales),
         Personas(db, screen, locales),
-        Messages(
-            db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files, queue.replayed
-        ),
+        Messages(db, shows, screen, locales, Pastes(db, intervals.paste_seconds, queue.replayed), files),
         Presses(db, desk, shows, screen, locales),
     )
     application.add_handler(edits.presses())

@@ -4,7 +4,7 @@ correction. A file that could not be fetched is fetched once more by a button, f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container, Coroutine
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,23 +32,14 @@ LOOK_SECONDS = 0.5  # between looks whether what is being fetched was dropped by
 
 class Messages:
     def __init__(
-        self,
-        db: Database,
-        shows: Shows,
-        screen: Screen,
-        locales: Locales,
-        pastes: Pastes,
-        files: Files,
-        replayed: Container[int],
+        self, db: Database, shows: Shows, screen: Screen, locales: Locales, pastes: Pastes, files: Files
     ) -> None:
-        """`replayed`: ids of updates of an earlier life, whose presses Telegram has forgotten."""
         self._locales = locales
         self._db = db
         self._shows = shows
         self._screen = screen
         self._pastes = pastes
         self._files = files
-        self._replayed = replayed
 
     def handlers(self) -> list[BaseHandler[Any, Any, Any]]:
         new = filters.UpdateType.MESSAGE
@@ -75,9 +66,8 @@ class Messages:
         query = update.callback_query
         assert query is not None
         whole, locale = await self._lost(query, context.bot), await self._locales.of(update)
-        if update.update_id not in self._replayed:
-            words = told(locale, "refusal", whole.code) if isinstance(whole, Refusal) else text(locale, "file.again")
-            await self._screen.toast(query, words)
+        words = told(locale, "refusal", whole.code) if isinstance(whole, Refusal) else text(locale, "file.again")
+        await self._screen.toast(query, words)
         shown = query.message
         if isinstance(whole, Refusal) or not isinstance(shown, Message):
             return
