@@ -281,9 +281,13 @@ def _reasoned(
 
 
 def _may_correct(session: Session, pressed: Pressed, answer_id: int, at: datetime) -> User | Refusal:
-    """Whether they may is decided when they do."""
+    """It is decided once more when they do."""
     answer = _answer_here(session, pressed, answer_id)
-    return answer if isinstance(answer, Refusal) else _user(session, pressed, at)
+    if isinstance(answer, Refusal):
+        return answer
+    user = _user(session, pressed, at)
+    allowed = feedback.ratable(session, answer_id, user.id)
+    return allowed if isinstance(allowed, Refusal) else user
 
 
 def _message_of_answer(session: Session, answer_id: int) -> int | None:

@@ -15,7 +15,7 @@ from storage.records import WHOLE, Answer, ChatKind, Comparison, OfferedFor, Pic
 
 def rate(session: Session, answer_id: int, user_id: int, thumb: Thumb, at: datetime) -> Rating | Refusal:
     """👍 or 👎, or a withdrawal. A correction and a reason stay with a repeated 👎 and go with anything else."""
-    answer = _ratable(session, answer_id, user_id)
+    answer = ratable(session, answer_id, user_id)
     if isinstance(answer, Refusal):
         return answer
     known = ratings.newest(session, answer_id, user_id)
@@ -31,7 +31,7 @@ def withdraw(
 ) -> Rating | Refusal:
     """Take back a rating of that thumb, with its reason and correction. What they say now, where it is another one or
     was said less than `older_than` ago: a finger that pressed twice has changed no mind."""
-    answer = _ratable(session, answer_id, user_id)
+    answer = ratable(session, answer_id, user_id)
     if isinstance(answer, Refusal):
         return answer
     known = ratings.newest(session, answer_id, user_id)
@@ -59,7 +59,7 @@ def toggle(
 
 def give_reason(session: Session, answer_id: int, user_id: int, reason: Reason, at: datetime) -> Rating | Refusal:
     """Why it was 👎."""
-    answer = _ratable(session, answer_id, user_id)
+    answer = ratable(session, answer_id, user_id)
     if isinstance(answer, Refusal):
         return answer
     known = ratings.newest(session, answer_id, user_id)
@@ -77,7 +77,7 @@ def correct(
     `is_edit`: their message that said so was edited. Channels call it that too where the text stayed the same: then
     whatever they said of the answer since still counts.
     """
-    answer = _ratable(session, answer_id, user_id)
+    answer = ratable(session, answer_id, user_id)
     if isinstance(answer, Refusal):
         return answer
     text = text.strip()
@@ -115,7 +115,7 @@ def compare(
 ) -> Comparison | Refusal:
     """Which of two answers was better, `left_id` and `right_id` in the order they were shown: it was asked so, or it is
     no pick of ours."""
-    left, right = _ratable(session, left_id, user_id), _ratable(session, right_id, user_id)
+    left, right = ratable(session, left_id, user_id), ratable(session, right_id, user_id)
     if isinstance(left, Refusal):
         return left
     if isinstance(right, Refusal):
@@ -128,8 +128,8 @@ def compare(
     return comparisons.add(session, left.message_id, left_id, right_id, user_id, pick, at)
 
 
-def _ratable(session: Session, answer_id: int, user_id: int) -> Answer | Refusal:
-    """In a private chat only the one who asked may rate; in a group everybody may."""
+def ratable(session: Session, answer_id: int, user_id: int) -> Answer | Refusal:
+    """The answer, if they may rate it. In a private chat only the one who asked may rate; in a group everybody may."""
     answer = answers.find(session, answer_id)
     if answer is None or not answer.text:
         return Refusal("no_such_answer")
