@@ -304,7 +304,7 @@ def contradictions(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint(
             "importance",
             f"is off, and {recipe.quantisation} is of no use without",
-            'set it to "auto", or IQ4_XS and more',
+            'set it to "auto", or choose IQ4_XS or more',
         )
     if recipe.importance is True and recipe.quantisation in ("F16", "Q8_0"):
         yield Complaint("importance", f"does nothing for {recipe.quantisation}", "leave it out")

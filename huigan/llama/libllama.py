@@ -111,6 +111,8 @@ SIGNATURES = {
     "llama_get_logits": (POINTER(c_float), [c_void_p]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, c_bool]),
+    "llama_adapter_lora_init": (c_void_p, [c_void_p, c_char_p]),
+    "llama_set_adapters_lora": (c_int32, [c_void_p, POINTER(c_void_p), c_size_t, POINTER(c_float)]),
     "llama_memory_seq_rm": (c_bool, [c_void_p, c_int32, c_int32, c_int32]),
 }
 
@@ -128,7 +130,10 @@ class Step:
 class Model:
     """A loaded GGUF with room for `sequences` texts of `context_tokens` each. Lives as long as its process."""
 
-    def __init__(self, gguf: Path, *, context_tokens: int, sequences: int, threads: int) -> None:
+    def __init__(
+        self, gguf: Path, *, context_tokens: int, sequences: int, threads: int, adapter: Path | None = None
+    ) -> None:
+        """`adapter` is a LoRA as a GGUF of its own, which llama.cpp adds to every layer as it computes."""
         self._lib = library()
         self._complaints: list[str] = []
         self._callback = _listening(self._complaints)  # llama.cpp keeps the pointer, so the object must live on
@@ -145,6 +150,8 @@ class Model:
         self._context = self._lib.llama_init_from_model(self._model, params)
         if not self._context:
             raise LlamaError(f"no room for {sequences} sequences of {context_tokens} tokens: {self._last_words()}")
+        if adapter is not None:
+            self._put_on(adapter)
         self._vocabulary = self._lib.llama_model_get_vocab(self._model)
         self._memory = self._lib.llama_get_memory(self._context)
         self._batch = self._lib.llama_batch_init(BATCH_TOKENS, 0, 1)
@@ -188,6 +195,11 @@ class Model:
     def forget(self, sequence: int) -> None:
         """Frees the sequence's cells."""
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def _put_on(self, adapter: Path) -> None:
+        lora = self._lib.llama_adapter_lora_init(self._model, str(adapter).encode())
+        if not lora or self._lib.llama_set_adapters_lora(self._context, (c_void_p * 1)(lora), 1, (c_float * 1)(1.0)):
+            raise LlamaError(f"llama.cpp cannot add {adapter}: {self._last_words()}")
 
     def _last_words(self) -> str:
         return " ".join(self._complaints[-3:]) or "it did not say why"

@@ -52,9 +52,22 @@ class Scorer:
     Raises BadGguf before the child is started, LlamaError when llama.cpp refuses, ScorerDied when it crashes.
     """
 
-    def __init__(self, gguf: Path, *, context_tokens: int = 2048, threads: int = 2, sequences: int = 4) -> None:
+    def __init__(
+        self,
+        gguf: Path,
+        *,
+        context_tokens: int = 2048,
+        threads: int = 2,
+        sequences: int = 4,
+        adapter: Path | None = None,
+    ) -> None:
         self.gguf = gguf
-        self._settings = {"context_tokens": context_tokens, "sequences": sequences, "threads": threads}
+        self._settings = {
+            "context_tokens": context_tokens,
+            "sequences": sequences,
+            "threads": threads,
+            "adapter": adapter and str(adapter),
+        }
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Scorer:
@@ -94,6 +107,25 @@ class Scorer:
     def completion_logprobs(self, pairs: Sequence[Pair], *, progress: Progress | None = None) -> list[list[float]]:
         """For each (prompt tokens, completion tokens): the natural log-probability of each completion token."""
         return list(self._in_parts("logprobs", [(list(a), list(b)) for a, b in pairs], progress, what="score"))
+
+    def distributions(self, pairs: Sequence[Pair], out: Path, *, progress: Progress | None = None) -> None:
+        """Writes what is expected at each completion token: natural log-probabilities, float32 (tokens, vocabulary)."""
+        out.unlink(missing_ok=True)
+        texts = [(list(a), list(b)) for a, b in pairs]
+        list(self._in_parts("distributions", texts, progress, what="expect", out=str(out)))
+
+    def divergences(
+        self, pairs: Sequence[Pair], expected: Path, *, progress: Progress | None = None
+    ) -> list[tuple[float, bool, float, float]]:
+        """For each completion token of all pairs, compared with what `distributions` of another file wrote for them:
+        KL divergence in nats, whether the likeliest token is the same, and the token's log-probability there and here.
+        """
+        texts, before = [], 0
+        for prompt, completion in pairs:
+            texts.append((list(prompt), list(completion), before))
+            before += len(completion)
+        told = self._in_parts("divergences", texts, progress, what="compare", expected=str(expected))
+        return [(kl, same, there, here) for kl, same, there, here in told]
 
     def generate(
         self,
@@ -154,7 +186,9 @@ def main(gguf: str, settings: str, requests: TextIO, replies: TextIO) -> None:
     """The child: one JSON answer a line for each JSON request a line, until there are no more."""
     options = json.loads(settings)
     try:
-        work = _Work(Model(Path(gguf), **options), options["context_tokens"], options["sequences"])
+        adapter = options.pop("adapter")
+        model = Model(Path(gguf), **options, adapter=adapter and Path(adapter))
+        work = _Work(model, options["context_tokens"], options["sequences"])
         _reply(replies, {"result": None})
     except LlamaError as error:
         return _reply(replies, {"error": str(error), "kind": "LlamaError"})
@@ -203,6 +237,27 @@ class _Work:
             self._check(prompt, completion, len(completion))
         return [self._score(prompt, completion) for prompt, completion in texts]
 
+    def distributions(self, texts: list[Pair], out: str) -> list[None]:
+        with Path(out).open("ab") as file:
+            for prompt, completion in texts:
+                self._check(prompt, completion, len(completion))
+                file.writelines(_log_softmax(logits).tobytes() for logits in self._read(prompt, completion))
+        return [None for _ in texts]
+
+    def divergences(self, texts: list[tuple[list[int], list[int], int]], expected: str) -> list[Any]:
+        there = np.memmap(expected, np.float32, "r").reshape(-1, self.model.vocabulary_size)
+        found: list[Any] = []
+        for prompt, completion, before in texts:
+            self._check(prompt, completion, len(completion))
+            if before + len(completion) > len(there):
+                raise ValueError(f"{expected} was written for fewer tokens")
+            at = before
+            for logits in self._read(prompt, completion):
+                tokens = np.asarray(completion[at - before :][: len(logits)])
+                found += _compared(there[at : at + len(logits)], _log_softmax(logits), tokens)
+                at += len(logits)
+        return found
+
     def generate(self, texts: list[list[int]], max_tokens: int, stop: list[str]) -> list[dict[str, Any]]:
         for prompt in texts:
             self._check(prompt, (), max_tokens)
@@ -217,13 +272,17 @@ class _Work:
             raise ValueError(f"token ids must lie in the vocabulary of {self.model.vocabulary_size}")
 
     def _score(self, prompt: Sequence[int], completion: Sequence[int]) -> list[float]:
-        """One text at a time, so that its score does not depend, in the last digits, on its neighbours."""
+        return _logprobs(self._read(prompt, completion), completion)
+
+    def _read(self, prompt: Sequence[int], completion: Sequence[int]) -> Iterator[Floats]:
+        """The logits that each completion token was to be chosen by, in parts: (tokens, vocabulary).
+
+        One text at a time, so that its score does not depend, in the last digits, on its neighbours."""
         text = [*prompt, *completion]
         # The last token predicts nothing we ask for, so it is not decoded.
         steps = [Step(token, at, 0, at + 1 >= len(prompt)) for at, token in enumerate(text[:-1])]
-        scores = _logprobs(self._decode(steps), completion)
+        yield from self._decode(steps)
         self.model.forget(0)
-        return scores
 
     def _decode(self, steps: Sequence[Step]) -> Iterator[Floats]:
         for start in range(0, len(steps), libllama.BATCH_TOKENS):
@@ -272,6 +331,21 @@ def _logprobs(parts: Iterable[Floats], wanted: Sequence[int]) -> list[float]:
         chosen = shifted[np.arange(len(tokens)), tokens]
         scores += (chosen - np.log(np.exp(shifted, out=shifted).sum(axis=1))).tolist()
     return scores
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    normal: Floats = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return normal
+
+
+def _compared(there: Floats, here: Floats, tokens: npt.NDArray[Any]) -> list[tuple[float, bool, float, float]]:
+    """KL(there || here), whether the likeliest is the same, and the tokens' own log-probabilities, row by row."""
+    divergence = (np.exp(there) * (there - here)).sum(axis=1, dtype=np.float64)
+    same = there.argmax(axis=1) == here.argmax(axis=1)
+    rows = np.arange(len(tokens))
+    columns = (divergence, same, there[rows, tokens], here[rows, tokens])
+    return list(zip(*(each.tolist() for each in columns), strict=True))
 
 
 if __name__ == "__main__":
