@@ -350,8 +350,10 @@ class Day:
         return str(self.world.rows("chat", id=chat_id)[0]["external_id"])
 
     def _on_screen(self, chat: str, message: str) -> str:
-        shown = self.telegram.chats[int(chat)].find(int(message))
-        return shown.text if shown else ""
+        """`message` may be several, as a showing keeps them."""
+        ids = [int(each) for each in message.rpartition(":")[2].split(",") if each]
+        found = (self.telegram.chats[int(chat)].find(each) for each in ids)
+        return "".join(each.text for each in found if each)
 
     def _out_of_order(self) -> list[str]:
         """Within a conversation questions are answered in the order in which they were asked."""
