@@ -107,6 +107,8 @@ class Settings(BaseSettings):
     @classmethod
     def _is_an_address(cls, value: str) -> str:
         try:
+            if not re.fullmatch(r"(https?://)?(?!.*://)[^\s\x00-\x1f\x7f]*", value, re.IGNORECASE):
+                raise ValueError
             urlsplit(value if "://" in value else f"//{value}").port  # noqa: B018, it raises
         except ValueError:
             raise ValueError("write an address and a port, like 127.0.0.1:11434 or [::1]:11434") from None

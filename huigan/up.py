@@ -35,6 +35,8 @@ ENGINE_READY_SECONDS = 30.0
 GRACE_SECONDS = 40.0  # longer than any part takes for its own
 STEADY_SECONDS = 60.0  # a part that lived so long starts its pauses anew
 PAUSES_SECONDS = (1.0, 5.0, 15.0, 60.0)
+MISCONFIGURED = 2  # how a part ends that was given wrong settings, and says which
+HOPELESS_DEATHS = 3  # of that kind in a row: no pause mends settings
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Part:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     deaths: int = 0
+    misconfigured: int = 0  # of the last deaths in a row
     resume_at: float = field(default=0.0)
 
     def start(self) -> None:
@@ -64,11 +67,19 @@ class Part:
         if self.process is not None and self.process.poll() is not None:
             steady = time.monotonic() - self.started > STEADY_SECONDS
             self.deaths = 1 if steady else self.deaths + 1
+            for_settings = self.process.returncode == MISCONFIGURED
+            self.misconfigured = (0 if steady else self.misconfigured) + 1 if for_settings else 0
             pause = PAUSES_SECONDS[min(self.deaths, len(PAUSES_SECONDS)) - 1]
-            logger.error("%s ended with %d; started again in %.0f s", self.name, self.process.returncode, pause)
+            if not self.is_hopeless:
+                logger.error("%s ended with %d; started again in %.0f s", self.name, self.process.returncode, pause)
             self.process, self.resume_at = None, time.monotonic() + pause
-        if self.process is None and time.monotonic() >= self.resume_at:
+        if self.process is None and not self.is_hopeless and time.monotonic() >= self.resume_at:
             self.start()
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it ended again and again, each time at once and for its settings."""
+        return self.misconfigured >= HOPELESS_DEATHS
 
     def stop(self) -> None:
         if self.process is None:
@@ -89,7 +100,7 @@ class Part:
 
 def run_all(chosen: Settings, db: Database) -> int:
     """Until Ctrl-C or SIGTERM; a second one waits for no part. Returns the exit code: 1 where nothing could be served
-    from the start."""
+    from the start, 2 where a part's settings are wrong."""
     stop = threading.Event()
     running: list[Part] = []
 
@@ -111,6 +122,9 @@ def run_all(chosen: Settings, db: Database) -> int:
         while not stop.wait(1.0):
             for part in running:
                 part.tend()
+                if part.is_hopeless:
+                    say.print(f"The {part.name} cannot run with these settings: the lines above say why. Correct .env.")
+                    return MISCONFIGURED
     finally:
         for part in reversed(running):  # the bot first, what it asks last
             part.stop()

@@ -75,6 +75,21 @@ def test_a_part_that_dies_is_started_again_after_a_pause_that_grows(monkeypatch:
     part.stop()  # nothing runs, and nothing is to stop
 
 
+def test_wrong_settings_end_it_all_and_other_deaths_do_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(up, "PAUSES_SECONDS", (0.05,))
+    count = "import sys; seen = open(sys.argv[1], 'a+'); seen.write('x'); seen.seek(0)"
+    wrong = Part("wrong", [sys.executable, "-c", f"{count}; raise SystemExit(2)", str(tmp_path / "wrong")])
+    mixed = f"{count}; raise SystemExit(2 if len(seen.read()) < 3 else 1)"  # the network is gone by then
+    passing = Part("passing", [sys.executable, "-c", mixed, str(tmp_path / "passing")])
+    tended(wrong, lambda: wrong.is_hopeless)
+    tended(passing, lambda: passing.deaths > 4)
+    assert (tmp_path / "wrong").read_text() == "xxx"
+    assert not passing.is_hopeless
+    wrong.tend()
+    assert wrong.process is None
+    passing.stop()
+
+
 def test_a_part_that_does_not_stop_is_killed_in_the_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(up, "GRACE_SECONDS", 0.2)
     ready = tmp_path / "ready"
