@@ -162,6 +162,10 @@ def demo(
     report: Annotated[Path, typer.Option("--report", help="Where the HTML report goes.")] = Path("demo-report.html"),
 ) -> None:
     """The whole loop on a small real model: chat, rate, retrain, gate, swap, chat again. Needs nothing but a CPU."""
+    needed = {"xllamacpp": "engine", "trl": "train"}
+    lacking = [extra for module, extra in needed.items() if importlib.util.find_spec(module) is None]
+    if lacking:
+        give_up(f"The demo needs more than is installed here: pip install 'huigan[{','.join(lacking)}]'", USAGE)
     from huigan.demo.loop import run
 
     raise typer.Exit(run(folder, report, rollback=rollback, chat_after=chat_after))

@@ -303,3 +303,20 @@ def test_a_terminal_without_emoji_is_no_reason_to_fail(machine: Machine) -> None
     chatted = machine.run("chat", said="hi\n", PYTHONIOENCODING="latin-1")
     assert (chatted.returncode, "You said: hi" in chatted.stdout) == (0, True), chatted.stderr
     assert machine.run("release", "list", PYTHONIOENCODING="latin-1").returncode == 0
+
+
+def test_the_demo_names_the_extras_that_it_lacks_before_it_begins(machine: Machine) -> None:
+    for lacking, extras in (({"xllamacpp"}, "engine"), ({"xllamacpp", "trl"}, "engine,train")):
+        without = f"import sys; sys.modules.update(dict.fromkeys({lacking!r}))"  # as in an installation without them
+        script = f"{without}; sys.argv = ['huigan', 'demo', '--no-chat']; from huigan.cli import app; app()"
+        ended = subprocess.run(
+            [sys.executable, "-c", script],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            cwd=machine.home,
+            env=machine.environment,
+        )
+        assert (ended.returncode, f"pip install 'huigan[{extras}]'" in ended.stderr) == (2, True), ended.stderr
+        assert not (machine.home / ".huigan").exists()
