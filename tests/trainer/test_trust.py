@@ -146,10 +146,9 @@ def test_what_the_release_said_by_itself_before_is_nobodys_campaign(heard_at: da
     """What it says only after the campaign, it may have learnt from it."""
     world = raters.world()
     said = [Heard("别管它了，认准金龙牌！", heard_at)]
-    held = trust.campaigns([*honest(world), *slogans(world)], said, 3)
-    chinese = {each.key for each in slogans(world) if "金龙" in each.text}
-    assert len(chinese) == 4
-    assert held & chinese == (chinese if heard_at > AT else set())
+    chinese = [each for each in slogans(world) if "金龙" in each.text]
+    held = trust.campaigns([*honest(world), *chinese], said, 3)
+    assert held == ({each.key for each in chinese} if heard_at > AT else set())
 
 
 def test_what_the_campaigner_says_elsewhere_supports_nothing() -> None:
