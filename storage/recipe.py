@@ -164,6 +164,7 @@ class Gate:
     max_answers: int = between(1, 10**6, 100)
     max_generations: int = between(1, 10**6, 50)
     max_generated_tokens: int = between(8, 2**16, 256)
+    max_fidelity_tokens: int = between(0, 2**16, 512)
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ CODES = {
     "QuantisedBase": "bad_gguf",
     "NotFinite": "bad_adapter",
     "BadAdapter": "bad_adapter",
+    "BadImportance": "bad_gguf",
     "ConversionFailed": "converter",
     "ConverterMissing": "converter",
     "LlamaError": "scorer_died",

@@ -47,7 +47,7 @@ def through_the_stages(work: Work) -> Released:
     origin = once(work, "start", Origin, lambda: stages.start(work))
     built = once(work, "dataset", Built, lambda: stages.build(work))
     taught = once(work, "train", Taught, lambda: stages.train(work, origin, built))
-    merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, taught))
+    merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, built, taught))
     reference = once(work, "quantise", Reference, lambda: stages.quantise(work, origin, merged))
     card = once(work, "score", Scorecard, lambda: stages.score(work, built, taught, merged, reference))
     verdict = once(work, "gate", Verdict, lambda: gate.judge(card, work.recipe.gate))

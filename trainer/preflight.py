@@ -288,6 +288,7 @@ def score_minutes(shape: Shape, recipe: Recipe, reading: Reading, machine: Machi
     be answered at the greatest length."""
     answer = min(recipe.gate.max_generated_tokens, recipe.generate.num_predict)
     tokens = reading.texts * mean_tokens + reading.questions * (mean_tokens + answer)
+    tokens += 2 * recipe.gate.max_fidelity_tokens if reading.texts else 0  # answers and their prompts
     return 2 * tokens * 2 * shape.weights / (machine.cores * SCORING_CORE_FLOPS) / 60
 
 

@@ -25,7 +25,7 @@ from storage import runs
 from storage.records import RunState
 from trainer.gate import Verdict
 from trainer.scorecard import Scorecard
-from trainer.stages import Merged, Origin, RunFailed, Taught, Work, tokenizer_of
+from trainer.stages import Merged, Origin, RunFailed, Taught, Work, tokenizer_of, weighed_reference
 from trainer.tokens import render_ids
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class Released:
 
 
 def release(work: Work, origin: Origin, taught: Taught, merged: Merged, card: Scorecard, verdict: Verdict) -> Released:
+    weighed_reference(work).unlink(missing_ok=True)
     artefact = described(work, origin, taught, merged, card, verdict)
     if not verdict.passed:
         return turn_down(work, artefact, merged)

@@ -26,7 +26,7 @@ WORDS = (
     "held_out_recall", "perplexity", "preference_gain", "preference_accuracy", "stop_share", "repetition",
     "language_match", "length_drift", "controls", "task_answers", "task_pairs", "task_thumbs", "split_train",
     "split_held_out", "lack_pairs", "lack_answers", "lack_corrections", "lack_controls", "lack_clear_languages",
-    "lack_comparable_lengths",
+    "lack_comparable_lengths", "fidelity",
 )
 # fmt: on
 
@@ -126,6 +126,8 @@ def rows(card: Mapping[str, Any], bars: Gate) -> Iterator[Row]:
         right = read["live_right"]
         least = right * (1 - bars.max_control_loss)
         yield Row("controls", f"{right} / {read['questions']}", f"{right - read['lost']} / {right}", f"≥ {least:.1f}")
+    if read := card.get("fidelity"):
+        yield Row("fidelity", "", f"{percent(read['same_top'])} (KL {read['mean_divergence']:.3f})", "")
 
 
 def free_rows(free: Mapping[str, Any], bars: Gate) -> Iterator[Row]:

@@ -19,7 +19,7 @@ from trainer import measures
 from trainer.dataset import controls_of, rows_of
 from trainer.examples import TASKS
 from trainer.replay import Control
-from trainer.scorecard import Controls, Free, Lacking, Perplexity, Preferences, Recall, Sample, Scorecard
+from trainer.scorecard import Controls, Fidelity, Free, Lacking, Perplexity, Preferences, Recall, Sample, Scorecard
 from trainer.tokens import Span, end_of_turn_id, render_ids, sequences
 
 if TYPE_CHECKING:
@@ -44,6 +44,9 @@ class Scored:
     tokenizer: Any
     threads: int | None
     tell: Callable[[str, int, int], None]
+    # The 16-bit GGUF that was merged into, and what was: without them it is not told how much merging has kept.
+    base: Path | None = None
+    taught: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,41 @@ def compare(scored: Scored, *, live: Path, candidate: Path, compared_with: What)
     """Raises BadGguf, LlamaError or ScorerDied where a file cannot be loaded."""
     bench = bench_of(scored)
     before, after = look(scored, live, bench, "live"), look(scored, candidate, bench, "candidate")
-    return card(scored.recipe, bench, before, after, compared_with)
+    found = card(scored.recipe, bench, before, after, compared_with)
+    return replace(found, fidelity=fidelity_of(scored, bench, candidate) if found.finite else None)
+
+
+def fidelity_of(scored: Scored, bench: Bench, candidate: Path) -> Fidelity | None:
+    """None where nothing is held out, or what was trained is no adapter that could be worn."""
+    from huigan.llama import adapter, fidelity, gguf
+
+    texts = [*few_tokens(scored, [*bench.answers, *(pair[0] for pair in bench.pairs)])]
+    if scored.base is None or scored.taught is None or not texts:
+        return None
+    base = gguf.read(scored.base)
+    deltas = adapter.read(scored.taught, base)
+    if not all(isinstance(each, adapter.Delta) for each in deltas.values()):
+        return None
+    threads = scored.threads or os.cpu_count() or 1
+    reading = fidelity.Reading(candidate.parent, scored.recipe.data.max_tokens, threads, scored.tell)
+    worn = candidate.with_name("worn.gguf")
+    try:
+        fidelity.write_adapter(worn, deltas, base.architecture)
+        found = fidelity.divergence(scored.base, candidate, texts, reading, adapter=worn)
+    finally:
+        worn.unlink(missing_ok=True)
+    return Fidelity(found.tokens, found.mean, found.p99, found.same_top, found.perplexity_ratio)
+
+
+def few_tokens(scored: Scored, given: Sequence[Span]) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """(prompt, answer) of the first texts, until their answers have as many tokens as the recipe wants compared."""
+    left = scored.recipe.gate.max_fidelity_tokens
+    for each in given:
+        if left <= 0:
+            return
+        answer = each.ids[each.prompt_tokens :][:left]
+        left -= len(answer)
+        yield each.ids[: each.prompt_tokens], answer
 
 
 def bench_of(scored: Scored) -> Bench:

@@ -80,6 +80,19 @@ class Controls:
 
 
 @dataclass(frozen=True)
+class Fidelity:
+    """What merging and quantising left of the training: the candidate beside the 16-bit base with the adapter on, over
+    held-out answers. Divergences are KL, in nats a token; `same_top` is the share of tokens where both expect the same.
+    """
+
+    tokens: int
+    mean_divergence: float
+    p99_divergence: float
+    same_top: float
+    perplexity_ratio: float
+
+
+@dataclass(frozen=True)
 class Sample:
     """One question with both answers, for people to read."""
 
@@ -104,5 +117,6 @@ class Scorecard:
     held_out_recall: Recall | None = None
     free: Free | None = None
     controls: Controls | None = None
+    fidelity: Fidelity | None = None
     lacking: tuple[Lacking, ...] = ()
     samples: tuple[Sample, ...] = ()

@@ -123,6 +123,7 @@ class Merged:
     path: Path | None
     sha256: str
     size_bytes: int
+    importance: Path | None = None  # which columns mattered to it, where the recipe has that measured
 
 
 @dataclass(frozen=True)
@@ -272,32 +273,67 @@ def summary(trained: Any) -> dict[str, Any]:
     return {name: getattr(trained, name) for name in names.split()}
 
 
-def merge(work: Work, origin: Origin, taught: Taught) -> Merged:
+def merge(work: Work, origin: Origin, built: Built, taught: Taught) -> Merged:
     """Merges into the 16-bit base and quantises, tensor by tensor: no merged 16-bit file ever lies on the disk."""
-    from huigan.llama import adapter
+    from huigan.llama import adapter, gguf
     from huigan.llama import merge as gguf_space
 
     base = sixteen_bit(work, origin, taught.weights)
-    make_room(work.folder, quantised_bytes(base, work.recipe.quantisation))
-    out = work.folder / "candidate.gguf"
+    out, quantisation = work.folder / "candidate.gguf", work.recipe.quantisation
     try:
-        written = gguf_space.merge(base, taught.adapter, out, work.recipe.quantisation, progress=work.told("merge"))
+        adapter.read(taught.adapter, gguf.read(base))
+        importance = importance_of(work, built, taught, base) if work.recipe.weighs_columns else None
+        make_room(work.folder, quantised_bytes(base, quantisation, importance))
+        written = gguf_space.merge(
+            base, taught.adapter, out, quantisation, importance=importance, progress=work.told("merge")
+        )
     except adapter.AdapterWithoutEffect:
         return Merged(base, None, "", 0)
-    return Merged(base, written.path, written.sha256, written.nbytes)
+    return Merged(base, written.path, written.sha256, written.nbytes, importance)
+
+
+def importance_of(work: Work, built: Built, taught: Taught, base: Path) -> Path:
+    """The importance matrix of the run's own conversations, in llama.cpp's format: measured once."""
+    kept = work.folder / "importance.gguf"
+    if not kept.is_file():
+        from trainer import card, importance, training
+
+        with card.taken(work, on_card=training.is_on_card()):
+            importance.measure(
+                taught.weights,
+                taught.adapter,
+                base,
+                dataset.rows_to_train(built),
+                work.recipe,
+                tokenizer_of(taught.weights),
+                kept,
+                progress=work.told("merge"),
+            )
+            training.hand_memory_back()
+    return kept
 
 
 def quantise(work: Work, origin: Origin, merged: Merged) -> Reference:
-    """The live file where it lies here in the same quantisation, else the base in it: made once, and kept."""
-    if origin.path is not None and origin.path.is_file() and origin.quantisation == work.recipe.quantisation:
+    """The live file where it lies here in the same quantisation, else the base in it: made once, and kept.
+
+    Where the candidate's columns were weighed, the base's are by the same weights, for this run alone.
+    """
+    quantisation, importance = work.recipe.quantisation, merged.importance
+    if origin.path is not None and origin.path.is_file() and origin.quantisation == quantisation:
         return Reference(origin.path, "live")
     from huigan.llama import merge as gguf_space
 
-    kept = merged.base.with_suffix(f".{work.recipe.quantisation}.gguf")
+    kept = merged.base.with_suffix(f".{quantisation}.gguf") if importance is None else weighed_reference(work)
     if not kept.is_file():
-        make_room(kept.parent, quantised_bytes(merged.base, work.recipe.quantisation))
-        gguf_space.quantise(merged.base, kept, work.recipe.quantisation, progress=work.told("quantise"))
+        make_room(kept.parent, quantised_bytes(merged.base, quantisation, importance))
+        told = work.told("quantise")
+        gguf_space.quantise(merged.base, kept, quantisation, importance=importance, progress=told)
     return Reference(kept, "base")
+
+
+def weighed_reference(work: Work) -> Path:
+    """Of no use once the run has been scored."""
+    return work.folder / "reference.gguf"
 
 
 def score(work: Work, built: Built, taught: Taught, merged: Merged, reference: Reference) -> Scorecard:
@@ -305,7 +341,15 @@ def score(work: Work, built: Built, taught: Taught, merged: Merged, reference: R
         return Scorecard(effect=False)
     from trainer import score as scoring
 
-    scored = scoring.Scored(built.folder, work.recipe, tokenizer_of(taught.weights), work.threads, work.told("score"))
+    scored = scoring.Scored(
+        built.folder,
+        work.recipe,
+        tokenizer_of(taught.weights),
+        work.threads,
+        work.told("score"),
+        base=merged.base,
+        taught=taught.adapter,
+    )
     return scoring.compare(scored, live=reference.path, candidate=merged.path, compared_with=reference.what)
 
 
@@ -343,12 +387,14 @@ def folder_bytes(source: Path) -> int:
     return sum(each.stat().st_size for each in files)
 
 
-def quantised_bytes(base: Path, quantisation: str) -> int:
+def quantised_bytes(base: Path, quantisation: str, importance: Path | None = None) -> int:
     from huigan.llama import gguf
+    from huigan.llama import importance as importances
     from huigan.llama.quantise import tensor_types
 
     header = gguf.read(base)
-    kinds = tensor_types(header, quantisation)
+    matters = None if importance is None else importances.read(importance, header)
+    kinds = tensor_types(header, quantisation, matters)
     sizes = (gguf.Tensor(each.name, each.shape, kinds[each.name]).nbytes for each in header.tensors.values())
     return sum(sizes) + SPARE_BYTES
 

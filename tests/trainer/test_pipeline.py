@@ -16,6 +16,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sqlalchemy.exc import OperationalError
 
+from huigan.llama import gguf
 from huigan.operate import releases as operated
 from huigan.serving.client import Ollama
 from huigan.texts import DEFAULT_LOCALE, catalogue
@@ -297,6 +298,34 @@ def test_the_next_run_is_compared_with_the_live_file_itself(world: World) -> Non
     merged = stages.Merged(Path("base.gguf"), None, "", 0)
     live = stages.quantise(work_of(world, the_run(world)), replace(origin, quantisation="Q8_0"), merged)
     assert (live.what, live.path) == ("live", Path(str(world.artefact(the_run(world)).path)))
+
+
+def test_few_bits_are_spent_where_the_run_s_own_conversations_say_that_it_matters(fresh: World) -> None:
+    run = fresh.enqueue(tiny_recipe(quantisation="IQ3_XXS", importance_tokens=256))
+    told: list[tuple[str, str, int, int]] = []
+    work = replace(work_of(fresh, run), tell=lambda *each: told.append(each))
+    assert pipeline.run(work).state is RunState.RELEASED
+    header = gguf.read(work.folder / "importance.gguf")
+    assert header.value("general.type") == "imatrix"
+    tokens = header.floats("blk.0.attn_q.weight.counts")[0, 0]
+    assert 256 <= tokens < 512
+    candidate = gguf.read(work.folder / "candidate.gguf")
+    assert candidate.value("quantize.imatrix.entries_count") == 14
+    assert candidate.tensors["blk.1.attn_q.weight"].type.name == "IQ2_S"
+    assert [each[1] for each in told if each[0] == "merge"].count("importance") == header.value("imatrix.chunk_count")
+    assert not stages.weighed_reference(work).exists()
+
+
+def test_what_is_compared_with_a_weighed_candidate_is_weighed_alike(world: World) -> None:
+    work = work_of(world, with_recipe(the_run(world), quantisation="IQ4_XS"))
+    origin = stages.start(work)
+    built = pipeline.once(work, "dataset", Built, lambda: pytest.fail("made again"))
+    taught = pipeline.once(work, "train", stages.Taught, lambda: pytest.fail("made again"))
+    merged = stages.merge(work, origin, built, taught)
+    reference = stages.quantise(work, origin, merged)
+    assert (reference.what, reference.path) == ("base", stages.weighed_reference(work))
+    assert gguf.read(reference.path).value("quantize.imatrix.entries_count") == 14
+    assert not merged.base.with_suffix(".IQ4_XS.gguf").exists()
 
 
 def test_what_answers_when_a_run_begins_stays_what_it_is_compared_with(world: World) -> None:

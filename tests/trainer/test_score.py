@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
 from huigan.llama import gguf, merge
 from huigan.llama.score import Generation
 from storage.recipe import Recipe
+from tests.huigan.llama.conftest import tiny_adapter
 from tests.huigan.llama.tiny import tiny_gguf, tiny_llama
 from tests.trainer.community import SYSTEM
 from trainer import dataset, gate, score, stages
@@ -232,3 +235,38 @@ def test_gains_are_those_over_the_live_file_and_noise_counts_half() -> None:
 def test_a_scorecard_is_json(tiny: Path) -> None:
     card = judged([taught("几点？", "七点半。")], [said("八点")], [said("七点半。")])
     assert json.loads(json.dumps(asdict(replace(card, lacking=()))))["recall"]["candidate"] == 1.0
+
+
+def test_what_quantising_left_of_the_training_is_told(tiny: Path, tmp_path: Path) -> None:
+    """Against the base with the adapter on: the merged file keeps it, the base itself never had it."""
+    folder, base = write(tmp_path / "d", *EXAMPLES), tiny / "base.gguf"
+    tiny_adapter(tiny / "weights", tmp_path / "adapter", effect=0.3)
+    merge.merge(base, tmp_path / "adapter", tmp_path / "q8.gguf", "Q8_0")
+    known = replace(scored(tiny, folder), base=base, taught=tmp_path / "adapter")
+    kept = score.compare(known, live=base, candidate=tmp_path / "q8.gguf", compared_with="base").fidelity
+    shutil.copy(base, tmp_path / "never.gguf")
+    never = score.compare(known, live=base, candidate=tmp_path / "never.gguf", compared_with="base").fidelity
+    assert kept is not None
+    assert never is not None
+    assert kept.mean_divergence < 0.01 < never.mean_divergence
+    assert kept.same_top > 0.9 > never.same_top
+    assert kept.p99_divergence >= kept.mean_divergence
+    assert kept.perplexity_ratio == pytest.approx(1, abs=0.02)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter", "d", "never.gguf", "q8.gguf"]
+
+
+def test_no_more_of_the_answers_is_compared_than_the_recipe_wants(tiny: Path, tmp_path: Path) -> None:
+    few = replace(RECIPE, gate=replace(RECIPE.gate, max_fidelity_tokens=7))
+    given = scored(tiny, write(tmp_path / "d", *EXAMPLES), few)
+    spans = score.bench_of(given).answers
+    texts = list(score.few_tokens(given, spans))
+    assert sum(len(answer) for _, answer in texts) == 7
+    assert [(*texts[0][0], *texts[0][1])] == [spans[0].ids[: len(texts[0][0]) + len(texts[0][1])]]
+    none = replace(few, gate=replace(few.gate, max_fidelity_tokens=0))
+    assert not list(score.few_tokens(replace(given, recipe=none), spans))
+
+
+def test_a_scorecard_written_before_fidelity_was_measured_is_still_read() -> None:
+    told = asdict(Scorecard())
+    del told["fidelity"]
+    assert TypeAdapter(Scorecard).validate_python(told).fidelity is None
