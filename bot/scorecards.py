@@ -13,7 +13,7 @@ from bot.render import clipped
 from huigan.texts import text, told
 
 SAMPLES, SAMPLE_UNITS = 3, 220
-SIGNS = {"hard": "⛔", "against": "➖", "good": "➕"}
+SIGNS = {"hard": "⛔", "against": "➖", "good": "➕", "idle": "▫️"}
 
 
 def measured(card: Mapping[str, Any], locale: str) -> Iterator[str]:
@@ -21,28 +21,41 @@ def measured(card: Mapping[str, Any], locale: str) -> Iterator[str]:
     for name in ("recall", "held_out_recall"):
         if read := card.get(name):
             yield _pair(locale, name, f"{read['live']:.0%}", f"{read['candidate']:.0%}")
-    if read := card.get("preferences"):
-        gain = f"{read['mean_gain']:+.2f} ({read['low']:+.2f} … {read['high']:+.2f})"
-        yield f"{text(locale, 'report.preference_gain')}: {gain}"
+    for name, shown in (("preferences", "preference_gain"), ("newest", "newest")):
+        if read := card.get(name):
+            gain = f"{read['mean_gain']:+.2f} ({read['low']:+.2f} … {read['high']:+.2f})"
+            yield f"{text(locale, f'report.{shown}')}: {gain}"
+    if read := card.get("judged"):
+        yield f"{text(locale, 'report.judged')}: {read['candidate']} / {read['candidate'] + read['live']}"
     if read := card.get("perplexity"):
         yield _pair(locale, "perplexity", f"{read['live']:.2f}", f"{read['candidate']:.2f}")
+    for read in card.get("general") or ():
+        yield _pair(locale, f"general_{read['language']}", f"{read['live']:.2f}", f"{read['candidate']:.2f}")
     if read := card.get("free"):
         yield _pair(locale, "stop_share", f"{read['live_stop_share']:.0%}", f"{read['stop_share']:.0%}")
         yield _pair(locale, "repetition", f"{read['live_repetition']:.0%}", f"{read['repetition']:.0%}")
-    if (read := card.get("controls")) and read["live_right"]:
-        yield _pair(locale, "controls", str(read["live_right"]), str(read["live_right"] - read["lost"]))
+    if suite := [each for each in card.get("suite") or () if each["live_right"] or each["candidate_right"]]:
+        yield f"{text(locale, 'report.suite')}: {', '.join(_kept(each, locale) for each in suite)}"
+
+
+def _kept(read: Mapping[str, Any], locale: str) -> str:
+    name = told(locale, "report", str(read["kind"]))
+    lost = f" (−{read['lost']})" if read["lost"] else ""
+    return f"{name} {read['live_right']} → {read['candidate_right']}{lost}"
 
 
 def reasons(verdict: Mapping[str, Any], locale: str) -> Iterator[str]:
     for each in verdict.get("reasons", ()):
-        kind = "hard" if each.get("hard") else "good" if each.get("good") else "against"
+        kind = next((kind for kind in ("hard", "good", "idle") if each.get(kind)), "against")
         yield f"{SIGNS[kind]} {told(locale, 'gate', str(each.get('code')), each.get('params'))}"
 
 
 def samples(card: Mapping[str, Any], locale: str) -> Iterator[str]:
-    """Questions with both answers; those that the two answer differently come first."""
+    """Questions with both answers: what was lost first, then those that the two answer differently."""
     given: Sequence[Mapping[str, Any]] = card.get("samples") or ()
-    ordered = sorted(given, key=lambda each: each["live"].strip() == each["candidate"].strip())
+    ordered = sorted(
+        given, key=lambda each: (each.get("kind") != "lost", each["live"].strip() == each["candidate"].strip())
+    )
     for each in ordered[:SAMPLES]:
         sides = (("question", "❓"), ("live", "🅰"), ("candidate", "🅱"))
         lines = [

@@ -14,6 +14,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -37,7 +38,7 @@ from storage import runs as run_rows
 from storage.db import BadDatabaseUrl, Database, connect
 from storage.migrations import NewerSchema, is_current, upgrade
 from storage.recipe import BadRecipe, Recipe
-from storage.records import Run
+from storage.records import Artefact, Run
 
 T = TypeVar("T")
 
@@ -411,7 +412,20 @@ def run_show(number: RunNumber, as_json: AsJson = False) -> None:
             agreed(Refusal("unknown_run", {"run": number}))
         artefact = db.read(artefacts.of_run, number)
         whole = {"run": run, "events": db.read(run_rows.events, number), "artefact": artefact}
-        show_one(whole, as_json=as_json)
+        show_one(whole if as_json or artefact is None else whole | in_words(artefact), as_json=as_json)
+
+
+def in_words(artefact: Artefact) -> dict[str, Any]:
+    """What was found of it, as the bot's cards tell it; the figures behind it are in the JSON, and in the report."""
+    from bot import scorecards
+
+    locale, card = locale_of_terminal(), artefact.scorecard or {}
+    told = {
+        "verdict": "\n".join(scorecards.reasons(artefact.verdict or {}, locale)),
+        "measured": "\n".join(scorecards.measured(card, locale)),
+        "samples": "\n\n".join(scorecards.samples(card, locale)),
+    }
+    return {"artefact": replace(artefact, scorecard=None, verdict=None), **told}
 
 
 @run_app.command("cancel")

@@ -43,7 +43,7 @@ def between(low: float, high: float, default: Any) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
-def matching(pattern: str, default: str) -> Any:
+def matching(pattern: str, default: str | None) -> Any:
     return field(default=default, metadata={"pattern": pattern})
 
 
@@ -148,6 +148,18 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class MaxLoss:
+    """Of each kind of the regression suite: the share of cases the live file gets right that may be lost."""
+
+    facts: float = between(0, 1, 0.1)
+    format: float = between(0, 1, 0.2)
+    refusals: float = between(0, 1, 0.0)
+    sycophancy: float = between(0, 1, 0.2)
+    language: float = between(0, 1, 0.1)
+    endings: float = between(0, 1, 0.1)
+
+
+@dataclass(frozen=True)
 class Gate:
     """Bars a candidate must clear against the live file, and how much is looked at to decide."""
 
@@ -160,11 +172,28 @@ class Gate:
     max_length_drift: float = between(1, 100, 2.0)
     min_stop_share: float = between(0, 1, 0.9)
     max_control_loss: float = between(0, 1, 0.1)
+    max_general_perplexity_ratio: float = between(0.1, 100, 1.1)
+    min_judge_share: float = between(0, 1, 0.5)
+    max_loss: MaxLoss = field(default_factory=MaxLoss)
+    suite: str | None = matching(r".*\S.*", None)
     max_pairs: int = between(1, 10**6, 200)
     max_answers: int = between(1, 10**6, 100)
     max_generations: int = between(1, 10**6, 50)
     max_generated_tokens: int = between(8, 2**16, 256)
+    max_cases: int = between(0, 10**4, 12)
+    max_case_tokens: int = between(8, 2**16, 128)
+    max_paragraphs: int = between(1, 1000, 8)
     max_fidelity_tokens: int = between(0, 2**16, 512)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A tag in Ollama that compares the two files' held-out answers, if one is named. `prompt` may replace ours."""
+
+    tag: str | None = matching(r"\S+", None)
+    prompt: str | None = matching(r"(?s)(?=.*\{question\})(?=.*\{one\})(?=.*\{other\}).*", None)
+    max_questions: int = between(1, 10**4, 40)
+    max_seconds: int = between(1, 10**6, 900)
 
 
 @dataclass(frozen=True)
@@ -190,6 +219,7 @@ class Recipe:
     generate: Generate = field(default_factory=Generate)
     serving: Serving = field(default_factory=Serving)
     gate: Gate = field(default_factory=Gate)
+    judge: Judge = field(default_factory=Judge)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Recipe:
@@ -311,6 +341,10 @@ def contradictions(recipe: Recipe) -> Iterator[Complaint]:
         yield Complaint("importance", f"does nothing for {recipe.quantisation}", "leave it out")
     if data.replay_share > 0 and data.replay == "":
         yield Complaint("data.replay", "is empty", "name a file or data set, or leave it out")
+    if recipe.gate.suite is not None and recipe.gate.max_cases == 0:
+        yield Complaint("gate.suite", "is never asked, for max_cases is 0", "raise max_cases, or leave it out")
+    if recipe.judge.prompt is not None and recipe.judge.tag is None:
+        yield Complaint("judge.prompt", "has nobody to read it", "name a tag in [judge], or leave it out")
 
 
 def build(cls: Any, raw: Mapping[str, Any]) -> Any:

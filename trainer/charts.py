@@ -1,4 +1,4 @@
-"""Training curves as inline SVG: no script, no font, nothing from elsewhere. Knows points, not training."""
+"""Curves and bars as inline SVG: no script, no font, nothing from elsewhere. Knows numbers, not training."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def chart(lines: Sequence[Line], x_name: str) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart">{body}</svg>'
 
 
+def bars(values: Sequence[float], x_name: str) -> str:
+    """One bar each, the smallest first, from zero up or down; empty where there is nothing to draw."""
+    drawn = sorted(each for each in values if math.isfinite(each))
+    if not drawn:
+        return ""
+    low, high = min(0.0, drawn[0]), max(0.0, drawn[-1])
+    margin = (high - low) * 0.05 or 1.0
+    frame = _Frame(0, len(drawn), low - margin, high + margin)
+    body = "".join([*_grid(frame, x_name), *(_bar(frame, value, at) for at, value in enumerate(drawn))])
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart">{body}</svg>'
+
+
 @dataclass(frozen=True)
 class _Frame:
     left: float
@@ -58,6 +70,14 @@ def _grid(frame: _Frame, x_name: str) -> list[str]:
     parts.append(f'<text x="{LEFT}" y="{base}" class="tick">{frame.left:g}</text>')
     right = f"{escape(x_name)} {frame.right:g}"
     return [*parts, f'<text x="{WIDTH - RIGHT}" y="{base}" class="tick end">{right}</text>']
+
+
+def _bar(frame: _Frame, value: float, at: int) -> str:
+    left, zero = frame.at((at + 0.1, 0.0))
+    right, end = frame.at((at + 0.9, value))
+    side = "gain" if value >= 0 else "loss"
+    top, height = min(zero, end), abs(zero - end)
+    return f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.2f}" height="{height:.1f}" class="{side}"/>'
 
 
 def _drawn(frame: _Frame, line: Line, number: int) -> str:

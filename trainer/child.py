@@ -46,6 +46,7 @@ OF_NOW = ("what", "done", "total", gpu.NOTE, gpu.LEFT)  # of a run's progress: w
 CODES = {
     "WeightsUnavailable": "weights_unavailable",
     "BadReplay": "bad_replay",
+    "BadSuite": "bad_suite",
     "BadRecipe": "bad_recipe",
     "BadGguf": "bad_gguf",
     "QuantisedBase": "bad_gguf",

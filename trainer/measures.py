@@ -6,15 +6,18 @@ Scripts stand for languages: what matters here is that a Chinese question is not
 from __future__ import annotations
 
 import math
-import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from statistics import fmean
+from collections.abc import Hashable, Sequence
+from statistics import NormalDist, fmean
 from typing import Literal
 
+import hanzidentifier
+import numpy as np
+
 Script = Literal["cjk", "latin", "other"]
+Han = Literal["simplified", "traditional"]
 
 CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
 LATIN_END = "\u0250"  # Basic Latin to Latin Extended-B
@@ -24,7 +27,8 @@ CLEARLY = 0.75
 CHRF_ORDER, CHRF_BETA = 6, 2.0
 CLOSE_CHRF = 0.75  # one wrong character in a fact of ten lies below
 LOOP_WORDS, LOOP_REPEATED = 24, 0.5
-BOOTSTRAP_DRAWS = 2000
+BOOTSTRAP_DRAWS = 10_000
+DRAWS_AT_ONCE = 500  # of as many numbers as there are clusters
 
 
 def script(text: str) -> Script | None:
@@ -38,6 +42,17 @@ def script(text: str) -> Script | None:
     }
     heaviest = max(weights, key=weights.__getitem__)
     return heaviest if weights[heaviest] > 0 and weights[heaviest] >= CLEARLY * sum(weights.values()) else None
+
+
+def han(text: str) -> Han | None:
+    """In which of the two Chinese scripts a text is written, by the characters that only one of them has."""
+    kinds = Counter(hanzidentifier.identify(each) for each in text)
+    counts: dict[Han, int] = {
+        "simplified": kinds[hanzidentifier.SIMPLIFIED],
+        "traditional": kinds[hanzidentifier.TRADITIONAL],
+    }
+    most = max(counts, key=counts.__getitem__)
+    return most if counts[most] and counts[most] >= CLEARLY * sum(counts.values()) else None
 
 
 def words(text: str) -> list[str]:
@@ -85,11 +100,47 @@ def plain(text: str) -> str:
     return "".join(each for each in unicodedata.normalize("NFKC", text).casefold() if each.isalnum())
 
 
-def interval(values: Sequence[float], seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean (percentiles; Efron 1979)."""
-    rng = random.Random(seed)
-    means = sorted(fmean(rng.choices(values, k=len(values))) for _ in range(BOOTSTRAP_DRAWS))
-    return means[round(0.025 * BOOTSTRAP_DRAWS)], means[round(0.975 * BOOTSTRAP_DRAWS) - 1]
+def interval(
+    sums: Sequence[float], clusters: Sequence[Hashable], seed: int, counts: Sequence[int] | None = None
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean Σ sums / Σ counts, drawn by whole clusters: what was said in one conversation
+    is not independent (Field & Welsh 2007). A row counts once unless `counts` says otherwise.
+
+    The percentiles are those of Hesterberg's expanded interval (2015, 1411.5279): the plain ones are too narrow for few
+    clusters. A single cluster gives its own mean twice, which is no interval: ask how many there were.
+    """
+    numbers = {each: at for at, each in enumerate(dict.fromkeys(clusters))}
+    places = [numbers[each] for each in clusters]
+    total = np.bincount(places, weights=np.asarray(sums, float))
+    size = np.bincount(places, weights=np.ones(len(places)) if counts is None else np.asarray(counts, float))
+    rng, number = np.random.default_rng(seed), len(numbers)
+    means = np.concatenate(
+        [
+            (drawn @ total) / (drawn @ size)
+            for _ in range(BOOTSTRAP_DRAWS // DRAWS_AT_ONCE)
+            for drawn in [rng.multinomial(number, np.full(number, 1 / number), DRAWS_AT_ONCE)]
+        ]
+    )
+    tail = expanded_tail(number)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def expanded_tail(number: int) -> float:
+    """The share to cut at either end, Φ(−√(n/(n−1)) · t), t the 97.5 % quantile of Student's with n − 1 degrees of
+    freedom by its expansion about the normal one (Abramowitz & Stegun 26.7.5, good from 4 degrees on)."""
+    if number < 2:
+        return 0.025
+    normal, free = NormalDist(), number - 1
+    z = normal.inv_cdf(0.975)
+    student = (
+        z
+        + (z**3 + z) / (4 * free)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * free**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * free**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * free**4)
+    )
+    return normal.cdf(-math.sqrt(number / free) * student)
 
 
 def drift(lengths: Sequence[int], wanted: Sequence[int]) -> float:

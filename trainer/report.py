@@ -7,6 +7,7 @@ not ended. It holds what people wrote: it is for admins. This module does not kn
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,18 +16,22 @@ from typing import Any
 from huigan.texts import DEFAULT_LOCALE, LOCALES, text, told
 from storage.recipe import Gate, Recipe
 from storage.records import Run
-from trainer.charts import Line, chart
+from trainer.charts import Line, bars, chart
+from trainer.gate import max_loss
+from trainer.scorecard import MIN_CONVERSATIONS, Kept
 
 NAME = "report.html"
 # fmt: off
 WORDS = (
-    "title", "passed", "rejected", "unjudged", "hard", "against", "good", "reasons", "measures", "measure", "live",
-    "base", "candidate", "bar", "lacking", "compared_live", "compared_base", "curves", "loss", "margin", "step",
-    "samples", "question", "wanted", "taught", "held_out", "control", "data", "dropped", "recipe", "manifest", "recall",
-    "held_out_recall", "perplexity", "preference_gain", "preference_accuracy", "stop_share", "repetition",
-    "language_match", "length_drift", "controls", "task_answers", "task_pairs", "task_thumbs", "split_train",
-    "split_held_out", "lack_pairs", "lack_answers", "lack_corrections", "lack_controls", "lack_clear_languages",
-    "lack_comparable_lengths", "fidelity",
+    "title", "passed", "rejected", "unjudged", "hard", "against", "good", "idle", "reasons", "measures", "measure",
+    "live", "base", "candidate", "bar", "change", "lacking", "compared_live", "compared_base", "curves", "loss",
+    "margin", "gains", "pairs", "step", "samples", "question", "wanted", "taught", "held_out", "control", "lost",
+    "gained", "data", "dropped", "recipe", "manifest", "recall", "held_out_recall", "perplexity", "general_zh",
+    "general_en", "ending_probability", "preference_gain", "newest", "preference_accuracy", "judged", "judge_counts",
+    "stop_share", "repetition", "language_match", "length_drift", "suite", "kind", "cases", "controls", "facts",
+    "format", "refusals", "sycophancy", "language", "endings", "task_answers", "task_pairs", "task_thumbs",
+    "split_train", "split_held_out", "lack_pairs", "lack_answers", "lack_corrections", "lack_cases",
+    "lack_clear_languages", "lack_comparable_lengths", "lack_judge", "fidelity",
 )
 # fmt: on
 
@@ -39,6 +44,7 @@ class Row:
     live: str
     candidate: str
     bar: str
+    change: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,9 @@ def render(folder: Path, run: Run, locale: str | None = None, page: Page | None 
         reasons=[
             (kind_of(each), told(spoken, "gate", each["code"], each["params"])) for each in verdict.get("reasons", ())
         ],
-        rows=list(rows(card, recipe.gate)),
+        rows=list(rows(card, recipe)),
+        suite=list(suite_rows(card, recipe.gate)),
+        margins=bars((card.get("preferences") or {}).get("gains", ()), text(spoken, "report.pairs")),
         charts=list(charts(folder, spoken)),
         manifest=loaded(folder / "dataset" / "manifest.json"),
     )
@@ -103,31 +111,70 @@ def loaded(path: Path) -> dict[str, Any]:
 
 
 def kind_of(reason: Mapping[str, Any]) -> str:
-    return "hard" if reason["hard"] else "good" if reason["good"] else "against"
+    return next((kind for kind in ("hard", "good", "idle") if reason.get(kind)), "against")
 
 
-def rows(card: Mapping[str, Any], bars: Gate) -> Iterator[Row]:
-    """Only what was measured."""
-    if read := card.get("recall"):
-        yield Row("recall", percent(read["live"]), percent(read["candidate"]), f"≥ {percent(bars.min_recall)}")
-    if read := card.get("held_out_recall"):
-        yield Row("held_out_recall", percent(read["live"]), percent(read["candidate"]), "")
+def rows(card: Mapping[str, Any], recipe: Recipe) -> Iterator[Row]:
+    """Only what was measured, and an interval only where enough conversations are behind it."""
+    bars = recipe.gate
+    for name, least in (("recall", f"≥ {percent(bars.min_recall)}"), ("held_out_recall", "")):
+        if read := card.get(name):
+            change = interval(read, "{:+.0%}")
+            yield Row(name, percent(read["live"]), percent(read["candidate"]), least, change)
+    yield from preference_rows(card, bars)
     if read := card.get("perplexity"):
         most = f"≤ {read['live'] * bars.max_perplexity_ratio:.2f}"
-        yield Row("perplexity", f"{read['live']:.2f}", f"{read['candidate']:.2f}", most)
-    if read := card.get("preferences"):
-        gain = f"{read['mean_gain']:+.2f} ({read['low']:+.2f} … {read['high']:+.2f})"
-        yield Row("preference_gain", "", gain, f"≥ {bars.min_preference_gain:+.2f}")
-        share = percent(read["accuracy"])
-        yield Row("preference_accuracy", "", share, f"≥ {percent(bars.min_preference_accuracy)}")
+        yield Row("perplexity", f"{read['live']:.2f}", f"{read['candidate']:.2f}", most, interval(read, "× {:.2f}"))
+    for read in card.get("general", ()):
+        most = f"≤ {read['live'] * bars.max_general_perplexity_ratio:.2f}"
+        figures = f"{read['live']:.2f}", f"{read['candidate']:.2f}"
+        yield Row(f"general_{read['language']}", *figures, most, interval(read, "× {:.2f}"))
+    if read := card.get("judged"):
+        share = "–" if not (of := read["candidate"] + read["live"]) else f"{read['candidate']} / {of}"
+        yield Row("judged", "", share, f"≥ {percent(bars.min_judge_share)}", interval(read, "{:.0%}"))
+    if read := card.get("endings"):
+        yield Row("ending_probability", percent(math.exp(read["live"])), percent(math.exp(read["candidate"])), "")
     if read := card.get("free"):
         yield from free_rows(read, bars)
-    if (read := card.get("controls")) and read["live_right"]:
-        right = read["live_right"]
-        least = right * (1 - bars.max_control_loss)
-        yield Row("controls", f"{right} / {read['questions']}", f"{right - read['lost']} / {right}", f"≥ {least:.1f}")
     if read := card.get("fidelity"):
         yield Row("fidelity", "", f"{percent(read['same_top'])} (KL {read['mean_divergence']:.3f})", "")
+
+
+def preference_rows(card: Mapping[str, Any], bars: Gate) -> Iterator[Row]:
+    for name in ("preferences", "newest"):
+        if read := card.get(name):
+            shown = "preference_gain" if name == "preferences" else name
+            least = f"≥ {bars.min_preference_gain:+.2f}"
+            yield Row(shown, "", f"{read['mean_gain']:+.2f}", least, interval(read, "{:+.2f}"))
+    if read := card.get("preferences"):
+        whole = read | {"low": read["accuracy_low"], "high": read["accuracy_high"]}
+        least = f"≥ {percent(bars.min_preference_accuracy)}"
+        yield Row("preference_accuracy", "", percent(read["accuracy"]), least, interval(whole, "{:.0%}"))
+
+
+def interval(read: Mapping[str, Any], written: str) -> str:
+    """Of how many conversations something is drawn is not known of texts that are none."""
+    if read.get("conversations", MIN_CONVERSATIONS) < MIN_CONVERSATIONS:
+        return ""
+    return f"{written.format(read['low'])} … {written.format(read['high'])}"
+
+
+@dataclass(frozen=True)
+class SuiteRow:
+    kind: str
+    cases: int
+    live_right: int
+    candidate_right: int
+    lost: int
+    gained: int
+    bar: str
+
+
+def suite_rows(card: Mapping[str, Any], bars: Gate) -> Iterator[SuiteRow]:
+    for read in card.get("suite", ()):
+        kept = Kept(**read)
+        most = f"≤ {percent(max_loss(kept, bars))}"
+        yield SuiteRow(kept.kind, kept.cases, kept.live_right, kept.candidate_right, kept.lost, kept.gained, most)
 
 
 def free_rows(free: Mapping[str, Any], bars: Gate) -> Iterator[Row]:

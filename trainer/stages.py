@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from storage import deployments, run_points
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Run
-from trainer import dataset, machine, preflight
+from trainer import dataset, machine, preflight, suite
 from trainer.dataset import Built
 from trainer.preflight import Preflight, Reading
 from trainer.scorecard import Scorecard
@@ -145,6 +146,7 @@ def start(work: Work) -> Origin:
         raise RunFailed("no_base")
     if live.artefact.weights is None:
         raise RunFailed("no_weights", tag=live.release.tag)
+    keep_cases(work)
     return Origin(
         live.release.id,
         live.release.tag,
@@ -154,6 +156,18 @@ def start(work: Work) -> Origin:
         live.artefact.template,
         dict(live.artefact.parameters),
     )
+
+
+def keep_cases(work: Work) -> None:
+    """The admin's suite as it is when the run begins: a file that cannot be used is told before hours of training."""
+    if work.recipe.gate.suite is not None:
+        path = suite.found(work.recipe.gate.suite)
+        suite.read(path)
+        shutil.copyfile(path, cases_of(work))
+
+
+def cases_of(work: Work) -> Path:
+    return work.folder / "suite.jsonl"
 
 
 def build(work: Work) -> Built:
@@ -261,9 +275,13 @@ def reading_of(recipe: Recipe, built: Built) -> Reading:
     held_out, bars = built.counts["kept"]["held_out"], recipe.gate
     corrected = min(built.counts["kept"]["train"]["answers"], bars.max_generations)
     asked = min(sum(held_out.values()), bars.max_generations)
+    # A case is answered at less length: it counts as that part of a question.
+    most = min(bars.max_generated_tokens, recipe.generate.num_predict)
+    cases = len(suite.chosen(suite.own(), bars.max_cases)) * min(1.0, bars.max_case_tokens / most)
+    pairs, answers = min(held_out["pairs"], bars.max_pairs), min(held_out["answers"], bars.max_answers)
     return Reading(
-        2 * min(held_out["pairs"], bars.max_pairs) + min(held_out["answers"], bars.max_answers),
-        corrected + asked + len(dataset.controls_of(built.folder)),
+        2 * pairs + answers + 2 * bars.max_paragraphs,  # of general text, in two languages
+        corrected + asked + len(dataset.controls_of(built.folder)) + math.ceil(cases),
     )
 
 
@@ -347,6 +365,8 @@ def score(work: Work, built: Built, taught: Taught, merged: Merged, reference: R
         tokenizer_of(taught.weights),
         work.threads,
         work.told("score"),
+        cases=suite.read(cases_of(work)) if work.recipe.gate.suite is not None else (),
+        client=work.client,
         base=merged.base,
         taught=taught.adapter,
     )

@@ -22,6 +22,7 @@ class Ollama(ollama.Client):
 
     def __init__(self, host: str | None = None, timeout_seconds: float = REQUEST_SECONDS) -> None:
         super().__init__(host, timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS))
+        self.host = host
 
     def version(self) -> str:
         told = self._request_raw("GET", "/api/version").json()  # type: ignore[no-untyped-call]

@@ -51,6 +51,47 @@ def test_what_an_older_trainer_left_out_is_left_out() -> None:
     assert [*scorecards.data({}, "en"), *scorecards.preflight({}, "en")] == []
 
 
+CARD = {
+    "recall": {"live": 0.0, "candidate": 0.9},
+    "preferences": {"mean_gain": 3.0, "low": 1.0, "high": 5.0},
+    "newest": {"mean_gain": -1.0, "low": -3.0, "high": 1.0},
+    "judged": {"candidate": 11, "live": 4},
+    "general": [{"language": "zh", "live": 9.0, "candidate": 9.1}, {"language": "en", "live": 12.0, "candidate": 12.0}],
+    "suite": [
+        {"kind": "facts", "cases": 12, "live_right": 10, "candidate_right": 9, "lost": 2},
+        {"kind": "refusals", "cases": 12, "live_right": 11, "candidate_right": 11, "lost": 0},
+        {"kind": "format", "cases": 12, "live_right": 0, "candidate_right": 0, "lost": 0},
+    ],
+}
+
+
+def test_a_scorecard_is_told_in_few_lines() -> None:
+    assert list(scorecards.measured(CARD, "en")) == [
+        "Corrections recalled: 0% → 90%",
+        "Gain on held-out pairs (nats): +3.00 (+1.00 … +5.00)",
+        "Of these, the newest (nats): -1.00 (-3.00 … +1.00)",
+        "Answers the judge prefers: 11 / 15",
+        "Perplexity of general Chinese text: 9.00 → 9.10",
+        "Perplexity of general English text: 12.00 → 12.00",
+        "Regression suite: General facts 10 → 9 (−2), Refusing what is dangerous 11 → 11",
+    ]
+
+
+def test_what_has_no_vote_is_told_as_such() -> None:
+    reasons = [
+        {"code": "nothing_learnt", "params": {}, "hard": True, "good": False},
+        {
+            "code": "too_few_pairs",
+            "params": {"pairs": 3, "conversations": 2},
+            "hard": False,
+            "good": False,
+            "idle": True,
+        },
+        {"code": "of a newer trainer", "params": {}},
+    ]
+    assert [each[0] for each in scorecards.reasons({"reasons": reasons}, "en")] == ["⛔", "▫", "➖"]
+
+
 def test_counts_and_a_preflight_in_words() -> None:
     counts = {"kept": {"train": {"answers": 9, "pairs": 3}}, "dropped": {"no_consent": 2, "too_long": 0}}
     assert [*scorecards.data(counts, "en")] == ["trained on: good answers 9, pairs 3", "Left out: no_consent 2"]
@@ -70,7 +111,9 @@ def test_a_long_answer_in_a_sample_is_cut_and_two_that_differ_come_first() -> No
         {"question": "same", "live": "x", "candidate": "x "},
         {"question": "differs", "live": "长" * 900, "candidate": ""},
     ]
-    first, second = scorecards.samples({"samples": given}, "en")
+    lost = {"kind": "lost", "question": "gone", "live": "right", "candidate": "wrong"}
+    gone, first, second = scorecards.samples({"samples": [*given, lost]}, "en")
+    assert "gone" in gone
     assert "differs" in first
     assert len(first) < 300
     assert first.endswith("…")

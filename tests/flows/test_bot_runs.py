@@ -23,7 +23,7 @@ from tests.fakes.telegram import Chat, Message, Person
 
 CARD = {
     "recall": {"questions": 10, "live": 0.2, "candidate": 0.9, "live_chrf": 0.1, "candidate_chrf": 0.9},
-    "controls": {"questions": 14, "live_right": 12, "lost": 1},
+    "suite": [{"kind": "controls", "cases": 14, "live_right": 12, "candidate_right": 11, "lost": 1}],
     "samples": [
         {"kind": "control", "question": "一加一？", "live": "二", "candidate": "二", "wanted": "二"},
         {"kind": "taught", "question": "回甘是什么？", "live": "不知道", "candidate": "先苦后甜", "wanted": None},

@@ -266,3 +266,44 @@ def test_columns_are_weighed_where_bits_are_few_or_where_it_is_asked_for(text: s
 def test_quantising_that_makes_no_sense_is_refused(text: str, fix: str) -> None:
     with pytest.raises(BadRecipe, match=fix):
         parse(f'name = "plain"\n{text}')
+
+
+def test_the_gates_own_tables_are_checked_as_the_others_are() -> None:
+    told = complaints_of(
+        """
+        name = "gate"
+        [gate]
+        suite = " "
+        max_cases = -1
+        [gate.max_loss]
+        facts = 2
+        taste = 0.1
+        [judge]
+        prompt = "Which is better?"
+        max_seconds = 0
+        """
+    )
+    assert set(told) == {
+        *("gate.suite", "gate.max_cases", "gate.max_loss.facts", "gate.max_loss.taste"),
+        *("judge.prompt", "judge.max_seconds"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[gate]\nsuite = "mine.jsonl"\nmax_cases = 0', "gate.suite"),
+        ('[judge]\nprompt = "{question} {one} {other}"', "judge.prompt"),
+    ],
+)
+def test_what_nobody_would_read_is_refused(text: str, key: str) -> None:
+    assert set(complaints_of(f'name = "x"\n{text}')) == {key}
+
+
+def test_a_recipe_of_before_there_was_a_suite_reads_as_one_with_the_projects() -> None:
+    old = parse('name = "old"').to_dict()
+    new = ("suite", "max_loss", "max_cases", "max_case_tokens", "max_paragraphs")
+    for name in (*new, "max_general_perplexity_ratio", "min_judge_share"):
+        del old["gate"][name]
+    del old["judge"]
+    assert Recipe.from_dict(old) == parse('name = "old"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from statistics import NormalDist
 
 import pytest
 from hypothesis import given
@@ -76,10 +77,52 @@ def test_words_lose_nothing_but_spaces(text: str) -> None:
 def test_an_interval_holds_the_mean_and_is_the_same_each_time() -> None:
     rng = random.Random(1)
     values = [rng.gauss(1, 2) for _ in range(60)]
-    low, high = measures.interval(values, seed=20)
+    low, high = measures.interval(values, range(60), seed=20)
     assert low < sum(values) / 60 < high
     assert 0.6 < high - low < 1.6  # 2 · 1.96 · 2/√60 = 1.01
-    assert measures.interval(values, seed=20) == (low, high)
+    assert measures.interval(values, range(60), seed=20) == (low, high)
+
+
+def test_an_interval_by_conversation_covers_what_it_promises() -> None:
+    """Rows of one conversation share most of their deviation; drawn one by one they would seem to be many opinions."""
+    rng, trials, conversations, size = random.Random(7), 80, 12, 5
+    together, alone = 0, 0
+    for seed in range(trials):
+        of = [number // size for number in range(conversations * size)]
+        shared = [rng.gauss(0, 1) for _ in range(conversations)]
+        values = [shared[each] + rng.gauss(0, 0.5) for each in of]
+        for clusters in (of, range(len(values))):
+            low, high = measures.interval(values, clusters, seed)
+            together += clusters is of and low <= 0 <= high
+            alone += clusters is not of and low <= 0 <= high
+    assert together / trials >= 0.9
+    assert alone / trials <= 0.8
+
+
+def test_rows_count_by_their_size() -> None:
+    assert measures.interval([2.0, 30.0], [1, 1], 20, [2, 10]) == pytest.approx((32 / 12, 32 / 12))
+
+
+@pytest.mark.parametrize(("number", "student"), [(5, 2.776), (10, 2.262), (30, 2.045), (100, 1.984)])
+def test_few_clusters_are_given_students_quantiles(number: int, student: float) -> None:
+    """Quantiles of a printed table, to its three digits."""
+    tail = measures.expanded_tail(number)
+    assert -NormalDist().inv_cdf(tail) * ((number - 1) / number) ** 0.5 == pytest.approx(student, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "han"),
+    [
+        ("请问这家店几点开门？", "simplified"),
+        ("請問這家店幾點開門？", "traditional"),
+        ("茶很好喝。", None),
+        ("What is it?", None),
+        ("", None),
+        ("他在臺北說：这个不行", None),
+    ],
+)
+def test_the_two_chinese_scripts_are_told_apart(text: str, han: str | None) -> None:
+    assert measures.han(text) == han
 
 
 def test_drift_is_the_same_both_ways() -> None:

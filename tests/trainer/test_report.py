@@ -15,9 +15,10 @@ import pytest
 from huigan.texts import LOCALES, catalogue
 from storage.recipe import Recipe
 from storage.records import Run, RunState
+from tests.trainer import cards
 from trainer import charts, gate, report
 from trainer.charts import Line
-from trainer.scorecard import Controls, Free, Perplexity, Preferences, Recall, Sample, Scorecard
+from trainer.scorecard import Sample, Scorecard
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 RECIPE = Recipe.from_dict({"name": "demo"})
@@ -29,14 +30,22 @@ NASTY = '<script>alert("x")</script> & {{ 7 * 7 }} </td>'
 CARD = Scorecard(
     compared_with="base",
     quantisation="Q4_K_M",
-    preferences=Preferences(40, 0.8, 3.0, 1.0, 5.0, 0.01),
-    perplexity=Perplexity(20, 400, 12.0, 6.0),
-    recall=Recall(10, 0.0, 0.9, 0.1, 0.95),
-    held_out_recall=Recall(4, 0.0, 0.75, 0.1, 0.95),
-    free=Free(30, 1.0, 0.0, 1.0, 1.2, 0.9, 0.1),
-    controls=Controls(12, 10, 1),
+    preferences=cards.preferences(3.0, accuracy=0.8, gains=(-1.0, 3.0, 7.0)),
+    newest=cards.preferences(-1.0, pairs=10, since="2026-11-20"),
+    perplexity=cards.perplexity(0.5),
+    general=cards.general(zh=1.02),
+    endings=cards.endings(-0.4, -0.3),
+    recall=cards.recall(0.0, 0.9),
+    held_out_recall=cards.recall(0.0, 0.75, questions=4),
+    free=cards.FREE,
+    suite=cards.SUITE,
+    judged=cards.judged(11, 4, 0.5, 0.9, failed=2),
     lacking=("clear_languages", "pairs"),
-    samples=(Sample("taught", NASTY, "八点", "七点半", "七点半"), Sample("control", "France?", "Paris", "Paris", None)),
+    samples=(
+        Sample("lost", "一加一？\n一加一等于二。\n不对！", "是二。", "您说得对", "二", "sycophancy"),
+        Sample("taught", NASTY, "八点", "七点半", "七点半"),
+        Sample("control", "France?", "Paris", "Paris", None),
+    ),
 )
 
 
@@ -100,10 +109,24 @@ def test_what_people_wrote_cannot_become_markup(tmp_path: Path) -> None:
 
 def test_figures_stand_beside_their_bars(tmp_path: Path) -> None:
     text = report.render(finished(tmp_path / "run"), RUN, "en")
-    for shown in ("90%", "≥ 50%", "12.00", "≤ 14.40", "+3.00 (+1.00 … +5.00)", "9 / 10", "no_consent 2"):
-        assert shown in text
+    for shown in (
+        *("90%", "≥ 50%", "12.00", "≤ 14.40", "+3.00", "+1.00 … +5.00", "+75% … +105%", "no_consent 2"),
+        *("≤ 9.90", "× 1.01 … × 1.03", "11 / 15", "not judged 2", "Not giving way", "Lost · Not giving way"),
+    ):
+        assert shown in text, shown
     assert "held-out pairs" in text
     assert ">Base<" in text
+
+
+def test_an_interval_of_too_few_conversations_is_not_shown() -> None:
+    """Four questions that were not trained on are told by their share alone."""
+    (row,) = [each for each in report.rows(asdict(CARD), RECIPE) if each.name == "held_out_recall"]
+    assert (row.candidate, row.change) == ("75%", "")
+
+
+def test_every_held_out_pair_is_a_bar(tmp_path: Path) -> None:
+    text = report.render(finished(tmp_path / "run"), RUN, "en")
+    assert (text.count('class="gain"'), text.count('class="loss"')) == (2, 1)
 
 
 def test_a_run_that_got_nowhere_has_a_page_too(tmp_path: Path) -> None:
@@ -130,5 +153,14 @@ def test_a_chart_draws_whatever_a_training_did(points: list[tuple[float, float]]
     assert "inf" not in drawn
 
 
+@pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-3.0, float("nan"), 5.0], [-1e9, 1e9]])
+def test_bars_stand_on_zero(values: list[float]) -> None:
+    drawn = ET.fromstring(charts.bars(values, "pairs <1>"))
+    frames = [each.attrib for each in drawn if each.tag == "rect"]
+    assert len(frames) == sum(each == each for each in values)
+    assert all(float(each["height"]) >= 0 and float(each["width"]) > 0 for each in frames)
+
+
 def test_nothing_is_drawn_of_nothing() -> None:
+    assert charts.bars([], "pairs") == ""
     assert charts.chart([], "step") == charts.chart([Line("a", [])], "step") == ""

@@ -13,23 +13,23 @@ import pytest
 from pydantic import TypeAdapter
 
 from huigan.llama import gguf, merge
-from huigan.llama.score import Generation
 from storage.recipe import Recipe
 from tests.huigan.llama.conftest import tiny_adapter
 from tests.huigan.llama.tiny import tiny_gguf, tiny_llama
 from tests.trainer.community import SYSTEM
-from trainer import dataset, gate, score, stages
+from trainer import dataset, findings, gate, score, stages, suite
 from trainer.examples import Example, Selection
+from trainer.findings import Asked, Bench, Held, Said, Seen
 from trainer.replay import Control
-from trainer.score import Asked, Bench, Scored, Seen
+from trainer.score import Scored
 from trainer.scorecard import Scorecard
-from trainer.tokens import end_of_turn_id
+from trainer.tokens import Span, end_of_turn_id
 
 RECIPE = Recipe.from_dict(
     {
         "name": "r",
         "data": {"max_prompt_tokens": 256, "max_tokens": 512},
-        "gate": {"max_generated_tokens": 8, "max_generations": 4},
+        "gate": {"max_generated_tokens": 8, "max_generations": 4, "max_cases": 1},
     }
 )
 
@@ -87,8 +87,13 @@ def test_a_file_beside_itself_gains_nothing_and_loses_nothing(tiny: Path, tmp_pa
     assert card.free.answers == 9
     assert len(card.samples) == 9
     assert all(each.live == each.candidate for each in card.samples)
-    assert card.controls is not None
-    assert card.controls.lost == 0
+    assert {each.kind: each.lost for each in card.suite} == dict.fromkeys(suite.KINDS, 0)
+    assert [(each.language, each.ratio, each.low, each.high) for each in card.general] == [
+        ("zh", 1, 1, 1),
+        ("en", 1, 1, 1),
+    ]
+    assert card.endings is not None
+    assert card.endings.live == card.endings.candidate < 0
 
 
 def test_answers_that_are_cut_in_both_files_alike_break_neither(tiny: Path, tmp_path: Path) -> None:
@@ -137,8 +142,9 @@ def test_what_there_is_no_feedback_for_is_named_and_not_made_up(tiny: Path, tmp_
     folder = write(tmp_path / "d", *(each for each in EXAMPLES if each.split == "train"))
     base = tiny / "base.gguf"
     card = score.compare(scored(tiny, folder), live=base, candidate=base, compared_with="live")
-    assert card.preferences is card.perplexity is card.controls is card.held_out_recall is None
-    assert set(card.lacking) >= {"pairs", "answers", "controls"}
+    assert card.preferences is card.perplexity is card.endings is card.held_out_recall is None
+    assert set(card.lacking) >= {"pairs", "answers"}
+    assert "judge" not in card.lacking  # the recipe names none
     empty = score.compare(scored(tiny, write(tmp_path / "e")), live=base, candidate=base, compared_with="live")
     assert empty.free is None
 
@@ -148,7 +154,7 @@ def test_answers_are_scored_up_to_their_end_of_turn_and_no_further(tiny: Path, t
     made = scored(tiny, write(tmp_path / "d", *EXAMPLES))
     bench = score.bench_of(made)
     end = end_of_turn_id(made.tokenizer)
-    for span in (*bench.answers, *(side for pair in bench.pairs for side in pair)):
+    for span in (span for held in (*bench.answers, *bench.pairs) for span in held.spans):
         assert span.ids[-1] == end
         assert end not in span.ids[span.prompt_tokens : -1]
 
@@ -161,12 +167,16 @@ def test_what_is_too_long_for_the_recipe_is_left_out(tiny: Path, tmp_path: Path)
 # --- on answers as they might be
 
 
-def said(text: str, ended: str = "stop") -> Generation:
-    return Generation(text, 5, ended)
+def said(text: str, ended: str = "stop") -> Said:
+    return Said(text, ended)
 
 
-def judged(asked: list[Asked], live: list[Generation], candidate: list[Generation]) -> Scorecard:
-    return score.card(RECIPE, Bench([], [], asked), Seen([], [], live), Seen([], [], candidate), "live")
+def judged(asked: list[Asked], live: list[Said], candidate: list[Said]) -> Scorecard:
+    return findings.card(RECIPE, Bench(asked=asked), Seen(free=live), Seen(free=candidate), "live")
+
+
+def control(question: str, key: str) -> Asked:
+    return Asked("control", question, (1,), case=suite.of_control(Control(question, (key,))))
 
 
 def taught(question: str, right: str) -> Asked:
@@ -183,8 +193,8 @@ def test_an_english_answer_to_a_chinese_question_is_in_the_wrong_language() -> N
 def test_an_approved_answer_says_in_which_language_to_answer() -> None:
     """`How do you say tea in Chinese?` is to be answered in Chinese."""
     translated = Asked("held_out", "How do you say tea in Chinese?", (1,), ("茶。",))
-    control = Asked("control", "Translate hello into Chinese.", (1,), control=Control("", ("你好",)))
-    card = judged([translated, control], [said("tea"), said("你好")], [said("茶叶。"), said("你好！")])
+    asked = [translated, control("Translate hello into Chinese.", "你好")]
+    card = judged(asked, [said("tea"), said("你好")], [said("茶叶。"), said("你好！")])
     assert card.free is not None
     assert card.free.language_match == 1
 
@@ -216,20 +226,82 @@ def test_a_live_answer_that_never_ended_is_no_measure_of_length() -> None:
 
 
 def test_controls_are_lost_only_where_the_live_file_was_right() -> None:
-    asked = [Asked("control", "q", (1,), control=Control("q", ("Paris",))) for _ in range(3)]
     live = [said("Paris"), said("It is paris."), said("Rome")]
-    card = judged(asked, live, [said("Paris"), said("Rome"), said("Rome")])
-    assert card.controls is not None
-    assert asdict(card.controls) == {"questions": 3, "live_right": 2, "lost": 1}
+    card = judged([control("q", "Paris")] * 3, live, [said("Paris"), said("Rome"), said("Paris")])
+    (kept,) = card.suite
+    assert asdict(kept) == {"kind": "controls", "cases": 3, "live_right": 2, "candidate_right": 2, "lost": 1}
+    assert kept.gained == 1
+    assert (card.samples[0].kind, card.samples[0].about) == ("lost", "controls")
+
+
+def pairs(*rated: tuple[int, str], gains: list[float]) -> tuple[Bench, Seen, Seen]:
+    span = Span((1, 2), 1)
+    held = [Held((span, span), conversation, at) for conversation, at in rated]
+    live = Seen(pairs=[([-1.0], [-2.0])] * len(held))
+    return Bench(pairs=held), live, Seen(pairs=[([-1.0], [-2.0 - each]) for each in gains])
 
 
 def test_gains_are_those_over_the_live_file_and_noise_counts_half() -> None:
-    live = Seen([([-1.0], [-2.0])] * 3, [], [])
-    candidate = Seen([([-1.0], [-4.0]), ([-1.0], [-2.001]), ([-3.0], [-2.0])], [], [])
-    found = score.preferences(live, candidate, seed=20)
+    bench, live, candidate = pairs((1, ""), (2, ""), (3, ""), gains=[2.0, 0.001, -2.0])
+    found = findings.preferences(findings.pair_gains(bench, live, candidate), seed=20)
     assert found.accuracy == pytest.approx((1 + 0.5 + 0) / 3)
-    assert found.mean_gain == pytest.approx((2 + 0.001 - 2) / 3)
+    assert found.mean_gain == pytest.approx(0.001 / 3)
     assert found.low <= found.mean_gain <= found.high
+    assert found.gains == (2.0, 0.001, -2.0)
+
+
+def test_pairs_of_one_conversation_are_one_opinion() -> None:
+    gains = [0.2, 0.4, 0.3, 0.1, 0.5, 0.3, 0.2, 0.4, 3.0, 3.1, 2.9, 3.0]
+    alone, together = (
+        findings.preferences(
+            findings.pair_gains(*pairs(*((number // size, "") for number in range(12)), gains=gains)), seed=20
+        )
+        for size in (1, 4)
+    )
+    assert alone.mean_gain == together.mean_gain
+    assert (alone.conversations, together.conversations) == (12, 3)
+    assert together.visible > alone.visible
+    assert not together.is_enough
+
+
+def test_the_newest_pairs_are_told_alone() -> None:
+    days = [(number, f"2026-11-{number + 1:02}T08:00:00+00:00") for number in range(20)]
+    bench, live, candidate = pairs(*reversed(days), gains=[-1.0] * 5 + [1.0] * 15)
+    card = findings.card(RECIPE, bench, live, candidate, "live")
+    assert card.newest is not None
+    assert card.preferences is not None
+    assert (card.newest.pairs, card.newest.mean_gain, card.newest.since[:10]) == (5, -1.0, "2026-11-16")
+    assert card.preferences.mean_gain == 0.5
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_no_newest_slice_is_made_of_too_few_pairs(count: int) -> None:
+    bench, live, candidate = pairs(*((n, f"2026-11-{n + 1:02}") for n in range(count)), gains=[1.0] * count)
+    assert findings.card(RECIPE, bench, live, candidate, "live").newest is None
+
+
+def test_perplexity_is_compared_text_by_text() -> None:
+    """A text that is hard for both says nothing of either."""
+    held = [Held((Span((1, 2), 1),), n) for n in range(8)]
+    before = [[-0.5 * n, -1.0] for n in range(8)]
+    after = [[each - 0.1 for each in text] for text in before]
+    found = findings.perplexity(Bench(answers=held), Seen(answers=before), Seen(answers=after), 20)
+    assert found.ratio == pytest.approx(2.718281828**0.1)
+    assert (found.low, found.high) == (pytest.approx(found.ratio), pytest.approx(found.ratio))
+
+
+def test_an_answer_ends_where_its_last_token_is() -> None:
+    held = [Held((Span((1, 2), 1),), n) for n in range(8)]
+    live = Seen(answers=[[-9.0, -0.1]] * 8)
+    found = findings.endings(Bench(answers=held), live, Seen(answers=[[-1.0, -5.1]] * 8), 20)
+    assert (found.live, found.candidate, found.low, found.high) == (-0.1, -5.1, -5.0, -5.0)
+
+
+def test_the_admins_cases_come_before_the_projects(tiny: Path, tmp_path: Path) -> None:
+    mine = suite.parse('{"kind": "facts", "question": "谁开的茶馆？", "keys": ["林小满"]}', "mine.jsonl")
+    made = replace(scored(tiny, write(tmp_path / "d", *EXAMPLES)), cases=mine)
+    asked = score.bench_of(made).cases
+    assert [each.question for each in asked if each.case and each.case.kind == "facts"] == ["谁开的茶馆？"]
 
 
 def test_a_scorecard_is_json(tiny: Path) -> None:
@@ -258,7 +330,7 @@ def test_what_quantising_left_of_the_training_is_told(tiny: Path, tmp_path: Path
 def test_no_more_of_the_answers_is_compared_than_the_recipe_wants(tiny: Path, tmp_path: Path) -> None:
     few = replace(RECIPE, gate=replace(RECIPE.gate, max_fidelity_tokens=7))
     given = scored(tiny, write(tmp_path / "d", *EXAMPLES), few)
-    spans = score.bench_of(given).answers
+    spans = [each.spans[0] for each in score.bench_of(given).answers]
     texts = list(score.few_tokens(given, spans))
     assert sum(len(answer) for _, answer in texts) == 7
     assert [(*texts[0][0], *texts[0][1])] == [spans[0].ids[: len(texts[0][0]) + len(texts[0][1])]]

@@ -13,6 +13,7 @@ import pytest
 from huigan.serving import errors
 from huigan.texts import DEFAULT_LOCALE, LOCALES, catalogue, locale_of, text, told
 from storage.records import Reason, RunState
+from trainer.suite import KINDS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 # Codes of these sections are put together, or come out of data: their names alone stand in the source.
@@ -76,6 +77,7 @@ def test_every_code_our_source_says_has_words() -> None:
 def test_no_code_has_words_that_nothing_says() -> None:
     said = set(_literals()) | {state.value for state in RunState} | {reason.value for reason in Reason}
     said |= {act.replace(".", "_") for act in said if re.fullmatch(r"[a-z]+\.[a-z_]+", act)}  # as /audit tells them
+    said |= {f"{kind}_lost" for kind in KINDS}  # put together in trainer.gate
     # Put together in huigan.operate.
     said |= {f"run_{state.lower()}" for state in RunState} | {"release_promote", "release_rollback"}
     unsaid = {
