@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import select
@@ -9,7 +10,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from storage.records import Chat, ChatKind, Conversation, Scope
-from storage.rows import add, add_once, first
+from storage.rows import add, add_once, batches, first
 from storage.tables import chat, conversation
 
 
@@ -82,3 +83,12 @@ def conversation_of(session: Session, conversation_id: int) -> Conversation:
     if found is None:
         raise LookupError(f"conversation {conversation_id} is unknown")
     return found
+
+
+def owners(session: Session, conversation_ids: Iterable[int]) -> dict[int, int]:
+    """Who began each of those conversations."""
+    queries = (
+        select(conversation.c.id, conversation.c.user_id).where(conversation.c.id.in_(ids))
+        for ids in batches(conversation_ids)
+    )
+    return {found: user_id for query in queries for found, user_id in session.execute(query)}

@@ -70,6 +70,12 @@ def of_conversation(
     return every(session, Message, query.limit(limit))[::-1]
 
 
+def of_conversations(session: Session, conversation_ids: Iterable[int]) -> list[Message]:
+    """All that was said in them, by id."""
+    queries = (select(message).where(message.c.conversation_id.in_(ids)) for ids in batches(conversation_ids))
+    return sorted((found for query in queries for found in every(session, Message, query)), key=lambda each: each.id)
+
+
 def before(session: Session, message_id: int, user_id: int) -> Message | None:
     """What that user said last before it, wherever."""
     query = select(message).where(message.c.user_id == user_id, message.c.id < message_id)

@@ -154,6 +154,12 @@ def of_message(session: Session, message_id: int) -> list[Turn]:
     return every(session, Turn, select(turn).where(turn.c.message_id == message_id).order_by(turn.c.id))
 
 
+def asked_again(session: Session) -> list[Turn]:
+    """Those in which somebody wanted another answer to a message, not those that were sampled to be compared; by id."""
+    query = select(turn).where(turn.c.again, ~turn.c.sampled, turn.c.state == TurnState.CLOSED)
+    return every(session, Turn, query.order_by(turn.c.id))
+
+
 def count_asked(session: Session, user_id: int, since: datetime) -> int:
     """What somebody asked for since then and got, in part at least, or will get: what we broke off is not counted."""
     counts = or_(turn.c.ended.is_(None), turn.c.ended.in_((Ended.COMPLETE, Ended.LENGTH, Ended.STOPPED)))

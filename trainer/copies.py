@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from rensa import RMinHash, RMinHashLSH
+
 HASHES, HASH_SEED = 256, 42
 FOUND_SHARE = 0.99  # of those just as alike as the bar, this many at least become candidates
 ESTIMATE_ERROR = 0.12  # four standard deviations of the Jaccard that 256 hashes estimate
@@ -88,8 +90,6 @@ def firsts(said: Sequence[Said], least: float) -> list[int]:
 
 def _near(said: Sequence[Said], places: Sequence[int], least: float) -> dict[int, int]:
     """Of these places those that are near copies, each with the first that it is one of."""
-    from rensa import RMinHashLSH
-
     seen = RMinHashLSH(threshold=least, num_perm=HASHES, num_bands=bands(least))
     sketches: dict[int, Any] = {}
     near: dict[int, int] = {}
@@ -113,8 +113,6 @@ def bands(least: float) -> int:
 
 
 def _sketches(said: Sequence[Said]) -> Iterator[Any]:
-    from rensa import RMinHash
-
     for start in range(0, len(said), BATCH):
         tokens = [list(_tokens(each)) for each in said[start : start + BATCH]]
         yield from RMinHash.from_token_sets(tokens, num_perm=HASHES, seed=HASH_SEED)

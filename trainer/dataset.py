@@ -9,7 +9,8 @@ This module does not know what the examples are for: neither weights nor trainin
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -19,12 +20,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from huigan.turns import history
-from storage import answers, artefacts, comparisons, datasets, messages, ratings, releases, users
+from storage import answers, artefacts, chats, comparisons, datasets, messages, ratings, releases, turns, users
 from storage.db import Database
 from storage.recipe import Recipe, Stage
-from storage.records import Answer, Comparison, Lineage, Rating
-from trainer import examples, replay
-from trainer.examples import SPLITS, TASK_OF, TASKS, Exchange, Feedback, Selection, Split, Task
+from storage.records import Answer, Comparison, Lineage, Message, Rating
+from trainer import examples, replay, statistics
+from trainer.examples import Selection
+from trainer.feedback import SPLITS, TASK_OF, TASKS, Exchange, Feedback, Regeneration, Split, Task, digest
 from trainer.replay import Control
 
 IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
@@ -73,15 +75,42 @@ def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]
     watermarks = (ratings.watermark(session), comparisons.watermark(session))
     rated = ratings.counting(session, up_to=watermarks[0])
     compared = comparisons.counting(session, up_to=watermarks[1])
-    exchanges = exchanges_of(session, answer_ids(rated, compared), recipe)
-    raters = {each.user_id for each in rated} | {each.user_id for each in compared}
+    again = regenerations(session) if recipe.data.regenerate_weight > 0 else []
+    exchanges = exchanges_of(session, answer_ids(rated, compared, again), recipe)
+    raters = {*(each.user_id for each in rated), *(each.user_id for each in compared)}
+    raters |= {each.user_id for each in again}
     people = raters.union(*(each.author_ids for each in exchanges.values()))
-    return watermarks, Feedback(rated, compared, exchanges, consenting(session, people))
+    allowed = consenting(session, people)
+    return watermarks, Feedback(rated, compared, exchanges, allowed, again, recipe.system.text)
 
 
-def answer_ids(rated: Iterable[Rating], compared: Iterable[Comparison]) -> list[int]:
+def answer_ids(
+    rated: Iterable[Rating], compared: Iterable[Comparison], again: Iterable[Regeneration] = ()
+) -> list[int]:
     both = (each for one in compared for each in (one.left_answer_id, one.right_answer_id))
-    return sorted({*(each.answer_id for each in rated), *both})
+    all_of_again = (each for one in again for each in (one.first_answer_id, one.second_answer_id))
+    return sorted({*(each.answer_id for each in rated), *both, *all_of_again})
+
+
+def regenerations(session: Session) -> list[Regeneration]:
+    """Of each answer that somebody asked for again: the one before it, and when they went on from it with a message of
+    theirs. An edited message takes its place anew and goes on from nothing."""
+    asked = turns.asked_again(session)
+    given: dict[int, list[Answer]] = defaultdict(list)
+    for answer in answers.of_messages(session, {each.message_id for each in asked}):
+        given[answer.message_id].append(answer)
+    said: dict[tuple[int, int], list[Message]] = defaultdict(list)
+    for message in messages.of_conversations(session, {each.conversation_id for each in asked}):
+        said[message.conversation_id, message.user_id].append(message)
+    found = []
+    for turn in asked:
+        second = next((each for each in given[turn.message_id] if each.turn_id == turn.id), None)
+        before = [each for each in given[turn.message_id] if second is not None and each.id < second.id]
+        if second is not None and before:
+            later = (each for each in said[turn.conversation_id, turn.user_id] if each.sent_at > second.answered_at)
+            went_on = next((each.sent_at for each in later if each.replaces_id is None), None)
+            found.append(Regeneration(turn.id, turn.user_id, before[-1].id, second.id, went_on))
+    return found
 
 
 def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dict[int, Exchange]:
@@ -92,6 +121,8 @@ def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dic
         given = answers.many(session, wanted[first : first + IDS_A_QUERY])
         prompts = history.prompts_of(session, list(given.values()))
         authors = authors_of(session, list(given.values()))
+        questions = messages.many(session, {each.message_id for each in given.values()})
+        owners = chats.owners(session, {each.conversation_id for each in given.values()})
         with_images = given_images(session, list(given.values()))
         for answer in (each for each in given.values() if each.id in prompts):
             if answer.release_id not in own_systems:
@@ -100,7 +131,12 @@ def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dic
             spoken = [(each["role"], each["content"]) for each in prompts[answer.id][1:]]
             system = system_of(answer, own_systems[answer.release_id], recipe)
             found[answer.id] = Exchange(
-                answer, (("system", system), *spoken), authors[answer.id], answer.id in with_images
+                answer,
+                (("system", system), *spoken),
+                authors[answer.id],
+                answer.id in with_images,
+                questions[answer.message_id].user_id,
+                owners.get(answer.conversation_id),
             )
     return found
 
@@ -155,8 +191,9 @@ def manifest(
         "stages": list(stages),
         "watermarks": {"rating": watermarks[0], "comparison": watermarks[1]},
         "counts": selection.counts,
+        "statistics": statistics.describe(selection.examples),
         "filters": filters(recipe),
-        "recipe": {"name": recipe.name, "sha256": examples.digest(recipe.to_dict())},
+        "recipe": {"name": recipe.name, "sha256": digest(recipe.to_dict())},
     }
 
 
@@ -198,6 +235,7 @@ def write_table(folder: Path, selection: Selection, task: Task, split: Split) ->
         "example": pa.string(),
         "rating_ids": ids,
         "comparison_ids": ids,
+        "turn_ids": ids,
         "weight": pa.float64(),
         "conversation_id": pa.int64(),
         "rated_at": pa.string(),
@@ -210,6 +248,7 @@ def write_table(folder: Path, selection: Selection, task: Task, split: Split) ->
             "example": each.sha256,
             "rating_ids": sorted(each.rating_ids),
             "comparison_ids": sorted(each.comparison_ids),
+            "turn_ids": sorted(each.turn_ids),
             "weight": each.weight,
             "conversation_id": each.conversation_id,
             "rated_at": None if each.rated_at is None else each.rated_at.astimezone(UTC).isoformat(),
@@ -257,15 +296,32 @@ configs:
 # Feedback for the recipe {name}
 
 Built by Huigan from ratings, corrections and comparisons of consenting people, up to rating {rating} and
-comparison {comparison}. Held-out rows are whole conversations. `answers` are right answers (SFT), `pairs` chosen over
-rejected (DPO, ORPO), `thumbs` labelled answers (KTO). Rows name the ratings and comparisons they come from; replayed
-rows have none.
+comparison {comparison}. `answers` are right answers (SFT), `pairs` chosen over rejected (DPO, ORPO), `thumbs` labelled
+answers (KTO). Held-out rows are whole conversations, and whole people where the recipe says so; what is said on both
+sides is on the side where it was said first.
 
 | split | answers | pairs | thumbs |
 |---|---|---|---|
 {table}
-Content: sha256 `{sha256}`. Counts, filters and everything left out, with reasons: `manifest.json`.
+Columns beside the texts: `source`, the content's hash as `example`, and its lineage: `rating_ids`, `comparison_ids`,
+and `turn_ids` where somebody only asked again; replayed rows have none. `weight`, above 0 and at most 1, is how much a
+row counts. `conversation_id` is the earliest of its conversations, `rated_at` the earliest judgement behind it, in UTC.
+
+Personal data that has a form (phone, identity and card numbers, e-mail and IP addresses, WeChat, QQ, handles) is
+replaced by placeholders such as `[PHONE_1]`, the same for the same in one row, except in code.{length}
+
+| | rows | answer characters (median, p90, most) | languages | sources | raters (most by one) | weights (least, mean) |
+|---|---|---|---|---|---|---|
+{statistics}
+| left out | rows or judgements |
+|---|---|
+{dropped}
+Content: sha256 `{sha256}`. All counts, filters and statistics: `manifest.json`.
 """
+BIAS = """
+
+In {chosen_longer_share:.0%} of {pairs} pairs the chosen answer is the longer one; in the geometric mean it is
+{mean_ratio:.2f} times as long as the rejected one."""
 
 
 def card(written: Sequence[tuple[Task, Split]], described: dict[str, Any]) -> str:
@@ -274,7 +330,28 @@ def card(written: Sequence[tuple[Task, Split]], described: dict[str, Any]) -> st
         if splits := [split for of, split in written if of == task]:
             configs += f"- config_name: {task}\n  data_files:\n"
             configs += "".join(f"  - split: {split}\n    path: {task}/{split}.parquet\n" for split in splits)
-    kept = described["counts"]["kept"]
-    table = "".join(f"| {split} | {' | '.join(str(kept[split][task]) for task in TASKS)} |\n" for split in SPLITS)
-    name, sha256 = described["recipe"]["name"], described["sha256"]
-    return CARD.format(configs=configs, name=name, sha256=sha256, table=table, **described["watermarks"])
+    counts = described["counts"]
+    kept, bias = counts["kept"], counts.get("length_bias")
+    return CARD.format(
+        configs=configs,
+        name=described["recipe"]["name"],
+        sha256=described["sha256"],
+        table="".join(f"| {split} | {' | '.join(str(kept[split][task]) for task in TASKS)} |\n" for split in SPLITS),
+        length=BIAS.format(**bias) if bias else "",
+        statistics="".join(map(told, described.get("statistics", {}).items())),
+        dropped="".join(f"| {reason} | {number} |\n" for reason, number in counts.get("dropped", {}).items()),
+        **described["watermarks"],
+    )
+
+
+def told(named: tuple[str, Mapping[str, Any]]) -> str:
+    """One line of the card's statistics."""
+    name, of = named
+    lengths = ", ".join(str(each) for each in of["answer_characters"].values())
+    languages, sources = (", ".join(f"{each} {number}" for each, number in of[of_what].items())
+                          for of_what in ("languages", "sources"))  # fmt: skip
+    raters, weights = of["raters"], of["weights"]
+    return (
+        f"| {name} | {of['rows']} | {lengths} | {languages} | {sources} | {raters['count']} ({raters['most']}) "
+        f"| {weights['least']}, {weights['mean']} |\n"
+    )

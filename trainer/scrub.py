@@ -1,8 +1,8 @@
 """Personal data in what people wrote, found by its form alone and replaced by placeholders. Pure.
 
 Found are mainland mobile numbers, 18-digit identity numbers with a right checksum, bank cards that pass Luhn, e-mail
-and IP addresses, WeChat and QQ numbers after a word that says so, and @handles. Names and postal addresses have no form:
-they are not found. Code, fenced or inline, is left as it is: what looks like a number there is more often code.
+and IP addresses, WeChat and QQ numbers after a word that says so, and @handles. Names and addresses have no form: they
+are not found. Code, fenced or inline, is left as it is: what looks like a number there is more often code.
 
 Equal data get equal placeholders in all texts of one row, so what an answer repeats of its question stays a repetition.
 """
@@ -33,10 +33,11 @@ NEAR = r"\s*(?:账号|帐号|号码|号|群|id|number)?\s*(?:[:：=]|是|为)?\s
 # Decorators and rules that people write without marking them as code.
 # fmt: off
 NO_HANDLES = frozenset((
-    "abstractmethod", "author", "autowired", "bean", "cached_property", "channel", "charset", "classmethod", "component",
-    "container", "contextmanager", "dataclass", "deprecated", "entity", "everyone", "fixture", "here", "import", "include",
-    "keyframes", "layer", "media", "mixin", "override", "overload", "param", "property", "repository", "return", "returns",
-    "service", "since", "staticmethod", "supports", "suppresswarnings", "test", "throws", "todo",
+    "abstractmethod", "author", "autowired", "bean", "cached_property", "channel", "charset", "classmethod",
+    "component", "container", "contextmanager", "dataclass", "deprecated", "entity", "everyone", "fixture", "here",
+    "import", "include", "keyframes", "layer", "media", "mixin", "override", "overload", "param", "property",
+    "repository", "return", "returns", "service", "since", "staticmethod", "supports", "suppresswarnings", "test",
+    "throws", "todo",
 ))
 # fmt: on
 

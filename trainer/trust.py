@@ -21,6 +21,8 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from trainer.copies import alike, plain
 from trainer.measures import CJK
 
@@ -189,8 +191,6 @@ def _questions(texts: Iterable[Approved]) -> int:
 
 def _lone(approved: Sequence[Approved], others: Sequence[Heard]) -> dict[tuple[int, int], list[int]]:
     """By rater and wording the places of their texts, two at least, that hold it though nobody else said it before."""
-    import numpy as np
-
     index: dict[str, int] = {}
     wordings, places = _wordings([each.text for each in approved], index)
     rater = np.array([each.rater_id for each in approved], np.int64)[places]
@@ -243,8 +243,6 @@ def _heard(
 
 def _held(places: Sequence[int], texts: Sequence[str], wanted: Any, index: dict[str, int]) -> dict[int, set[int]]:
     """Which of the wanted wordings the texts at those places hold."""
-    import numpy as np
-
     found: dict[int, set[int]] = {place: set() for place in places}
     for start in range(0, len(places), TEXTS_AT_ONCE):
         part = places[start : start + TEXTS_AT_ONCE]
@@ -261,8 +259,6 @@ def _wordings(texts: Sequence[str], index: dict[str, int]) -> tuple[Any, Any]:
     A unit is a Chinese character or a word of others; a wording is five units, or three that are all words. `index`
     numbers the units, from 1, and grows.
     """
-    import numpy as np
-
     units: list[int] = []
     lengths = []
     for text in texts:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.recipe import Data, Recipe
@@ -164,6 +164,7 @@ def test_no_rater_supplies_more_than_their_share() -> None:
     assert dropped(found) == {"rater_cap": 15}  # five of each of the three tasks
 
 
+@settings(deadline=None)
 @given(st.sets(st.integers(1, 10**9), min_size=1, max_size=60), st.floats(0, 0.5), st.integers(0, 2**31 - 1))
 def test_a_conversation_never_crosses_the_split_however_the_data_grow(ids: set[int], share: float, seed: int) -> None:
     exchanges = [exchange(n, "x", message_id=n, q=str(n)) for n in ids]
@@ -183,15 +184,19 @@ def test_about_the_share_that_the_recipe_names_is_held_out() -> None:
     assert 400 < held_out < 600
 
 
-def test_what_was_said_in_a_training_conversation_too_is_not_held_out() -> None:
+@pytest.mark.parametrize("first", ["train", "held_out"])
+def test_what_is_said_on_both_sides_stays_on_the_side_where_it_was_said_first(first: str) -> None:
     apart = {n: examples.is_held_out(n, 20, 0.5) for n in range(1, 40)}
     inside, outside = next(n for n in apart if apart[n]), next(n for n in apart if not apart[n])
-    exchanges = [exchange(1, "x", message_id=inside), exchange(2, "x", message_id=outside)]
+    order = (inside, outside) if first == "held_out" else (outside, inside)
+    exchanges = [exchange(n, "x", message_id=conversation) for n, conversation in enumerate(order, 1)]
     rated = [rating(1, 1, Thumb.DOWN, "y", by=ANN), rating(2, 2, Thumb.DOWN, "y", by=BO)]
     found = select(exchanges, rated, data=replace(FREE, held_out_share=0.5))
-    assert {each.split for each in found.examples} == {"train"}
+    assert {each.split for each in found.examples} == {first}
+    assert dropped(found) == {"crossed_split": 3}
 
 
+@settings(deadline=None)
 @given(st.permutations(range(1, 9)))
 def test_the_order_of_rows_does_not_show(order: list[int]) -> None:
     exchanges = [exchange(n, f"a{n % 3}", message_id=n, q=str(n % 4)) for n in range(1, 9)]
