@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from storage.recipe import Recipe, Stage
+from trainer import patience
+from trainer.patience import Look
 from trainer.tokens import Row
 
 MARK = "whole"  # the name of the file that is written last into a checkpoint
@@ -23,17 +25,17 @@ def fingerprint(weights_dir: Path, rows: Sequence[Row], recipe: Recipe, stage: S
     """Equal for equal work. Weights count by their config: a folder of weights never changes under its name."""
     digest = hashlib.sha256((weights_dir / "config.json").read_bytes())
     digest.update(json.dumps([stage, recipe.to_dict(), list(rows)], sort_keys=True).encode())
-    if adapter is not None:
-        digest.update((adapter / "adapter_model.safetensors").read_bytes())
+    for file in sorted(adapter.glob("*.safetensors")) if adapter is not None else ():
+        digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 def prepare_folder(out_dir: Path, key: str, *, keep: bool) -> None:
     started = out_dir / "started.json"
     if not (keep and started.is_file() and started.read_text() == key):
-        for name in ("checkpoints", "adapter"):
+        for name in ("checkpoints", "adapter", "tensorboard"):
             shutil.rmtree(out_dir / name, ignore_errors=True)
-        for name in ("curves.jsonl", "trained.json"):
+        for name in ("curves.jsonl", "trained.json", "beginning.safetensors"):
             (out_dir / name).unlink(missing_ok=True)
     out_dir.mkdir(parents=True, exist_ok=True)
     started.write_text(key)
@@ -70,16 +72,28 @@ def mark_whole(checkpoint: Path) -> None:
     (checkpoint / MARK).touch()
 
 
-def is_final(checkpoint: Path) -> bool:
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
-    return bool(state["global_step"] >= state["max_steps"])
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state
 
 
-def keep_adapter(checkpoint: Path, adapter_dir: Path) -> None:
-    """The adapter alone: in a checkpoint it lies beside the optimiser, and beside the reference of DPO and KTO."""
-    adapter_dir.mkdir(exist_ok=True)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copyfile(checkpoint / name, adapter_dir / name)
+def is_final(checkpoint: Path, patience_looks: int) -> bool:
+    """Whether nothing comes after it: the last step, or held-out rows were learnt no better for that many looks."""
+    state = state_of(checkpoint)
+    return bool(state["global_step"] >= state["max_steps"]) or patience.is_over(looks(checkpoint), patience_looks)
+
+
+def looks(checkpoint: Path) -> list[Look]:
+    """Those of the whole training up to there, kills or not."""
+    return patience.looks(state_of(checkpoint)["log_history"])
+
+
+def best(checkpoint: Path) -> Path:
+    """The checkpoint whose loss on held-out rows was least, which the Trainer keeps beside the last one; where nobody
+    looked, the last one."""
+    found = patience.best(looks(checkpoint))
+    kept = checkpoint if found is None else checkpoint.with_name(f"checkpoint-{found.step}")
+    return kept if (kept / MARK).is_file() else checkpoint
 
 
 def step_of(checkpoint: Path) -> int:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from storage.recipe import BadRecipe, Complaint, Recipe, Stage, Train
+from trainer import weighing
+from trainer.speed import Speed
 from trainer.tokens import ANSWERS, Fit, Row, Span, TrainingFailed, render_text
 
 STAGES: tuple[Stage, ...] = ("sft", "dpo", "kto", "orpo")
+# Of [trl] loss_type; other names are DPO's.
+LOSSES = {"sft": ("nll", "dft", "chunked_nll"), "kto": ("kto", "apo_zero_unpaired")}
+# With fewer beside it, what KTO takes for the divergence from its reference is chance.
+FEWEST_NEIGHBOURS = 4
 
 
 def classes(stage: Stage) -> tuple[Any, Any]:
@@ -31,14 +37,19 @@ def classes(stage: Stage) -> tuple[Any, Any]:
     }[stage]
 
 
-def arguments(recipe: Recipe, settings: Train, stage: Stage, rows: Sequence[Row]) -> dict[str, Any]:
+def arguments(recipe: Recipe, settings: Train, stage: Stage, fit: Fit, speed: Speed) -> dict[str, Any]:
     """The part of TRL's arguments that follows from the recipe. [trl] keys of other stages' configs are left out."""
     known = {each.name for each in dataclasses.fields(classes(stage)[0])}
+    passed = {name: value for name, value in recipe.trl.items() if name in known and name != "loss_type"}
+    # Rows that are too long are out already. ORPO reads None as 512.
+    longest = recipe.data.max_tokens if stage == "orpo" or speed.packing else None
+    in_turn = {"num_train_epochs": 1, "train_sampling_strategy": "sequential"} if fit.in_turn else {}
     return {
         "seed": recipe.seed,
         "num_train_epochs": settings.epochs,
         "max_steps": settings.max_steps or -1,
         "per_device_train_batch_size": settings.batch,
+        "per_device_eval_batch_size": settings.batch,
         "gradient_accumulation_steps": settings.accumulate,
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.warmup_steps,
@@ -47,26 +58,55 @@ def arguments(recipe: Recipe, settings: Train, stage: Stage, rows: Sequence[Row]
         "max_grad_norm": settings.max_grad_norm,
         "gradient_checkpointing": settings.gradient_checkpointing,
         "save_steps": settings.save_steps,
-        # Rows that are too long are out already. ORPO reads None as 512.
-        "max_length": recipe.data.max_tokens if stage == "orpo" else None,
-        **{name: value for name, value in recipe.trl.items() if name in known},
-        **loss_arguments(recipe, settings, stage, rows),
+        "max_length": longest,
+        **in_turn,
+        **passed,
+        **speed.arguments(stage),
+        **loss_arguments(recipe, settings, stage, fit.rows),
     }
 
 
 def loss_arguments(recipe: Recipe, settings: Train, stage: Stage, rows: Sequence[Row]) -> dict[str, Any]:
     if stage == "sft":
-        return {"completion_only_loss": True}
+        given = losses_of(recipe, stage)
+        return {"completion_only_loss": True} | ({"loss_type": given[0]} if given else {})
     if stage == "kto":
-        return {"beta": settings.beta} | balance(rows, recipe.trl)
+        loss = next(iter(losses_of(recipe, stage)), kto_loss(settings))
+        return {"beta": settings.beta, "loss_type": loss} | balance(rows, recipe.trl)
     if stage == "orpo":  # its loss has an SFT term of weight 1 built in
         return {"beta": settings.beta, "remove_unused_columns": False}
+    return {"beta": settings.beta} | dpo_arguments(recipe, settings)
+
+
+def dpo_arguments(recipe: Recipe, settings: Train) -> dict[str, Any]:
+    told: dict[str, Any] = {"label_smoothing": settings.label_smoothing} if settings.label_smoothing else {}
+    if settings.ld_alpha is not None:
+        told["ld_alpha"] = settings.ld_alpha
+    kinds = losses_of(recipe, "dpo") or [settings.dpo_loss]
     if not settings.sft_weight:
-        return {"beta": settings.beta}
-    given = recipe.trl.get("loss_type", "sigmoid")
-    kinds = [given] if isinstance(given, str) else list(given)
-    weights = [1.0] * len(kinds) + [settings.sft_weight]
-    return {"beta": settings.beta, "loss_type": [*kinds, "sft"], "loss_weights": weights}
+        return told | {"loss_type": kinds}
+    return told | {"loss_type": [*kinds, "sft"], "loss_weights": [1.0] * len(kinds) + [settings.sft_weight]}
+
+
+def losses_of(recipe: Recipe, stage: Stage) -> list[str]:
+    """Those of [trl] loss_type that are this stage's."""
+    given = recipe.trl.get("loss_type", [])
+    names = [given] if isinstance(given, str) else list(given)
+    others = {name for each in LOSSES.values() for name in each}
+    return [name for name in names if name in LOSSES.get(stage, ()) or (stage == "dpo" and name not in others)]
+
+
+def kto_loss(settings: Train) -> str:
+    """`auto`: KTO's own where a batch is large enough to compare within, else the variant that compares with nothing
+    (APO-zero for rows without partners, arXiv 2408.06266)."""
+    if settings.kto_loss != "auto":
+        return settings.kto_loss
+    return "kto" if settings.batch >= FEWEST_NEIGHBOURS else "apo_zero_unpaired"
+
+
+def settled(settings: Train, stage: Stage) -> Train:
+    """What stays as it is when a batch is halved."""
+    return dataclasses.replace(settings, kto_loss=kto_loss(settings)) if stage == "kto" else settings  # type: ignore[arg-type]
 
 
 def balance(rows: Sequence[Row], given: Mapping[str, Any]) -> dict[str, float]:
@@ -93,12 +133,22 @@ def ordered(rows: Sequence[Row], stage: Stage, seed: int) -> list[Row]:
     """KTO samples in order and pairs neighbours: its likes and dislikes are shuffled and spread evenly beforehand."""
     if stage != "kto":
         return list(rows)
-    rng, placed = random.Random(seed), []
-    for label in (True, False):
-        group = [row for row in rows if row["label"] is label]
-        rng.shuffle(group)
-        placed += [((at + 0.5) / len(group), not label, row) for at, row in enumerate(group)]
-    return [row for _, _, row in sorted(placed, key=lambda each: each[:2])]
+    return [rows[at] for at in weighing.spread(list(range(len(rows))), lambda at: bool(rows[at]["label"]), seed)]
+
+
+def weighed(fit: Fit, settings: Train, stage: Stage, seed: int) -> Fit:
+    """Where some row weighs less than 1: every epoch's rows, one after the other, as `trainer.weighing` has them."""
+    if not weighing.are_weighed(fit.rows):
+        return fit
+
+    def arrange(places: list[int], epoch: int) -> list[int]:
+        if stage == "kto":
+            return weighing.spread(places, lambda at: bool(fit.rows[at]["label"]), seed + epoch)
+        return weighing.shuffled(places, seed + epoch)
+
+    order = weighing.in_turn(fit.rows, settings, arrange)
+    rows, spans = [fit.rows[at] for at in order], [fit.spans[at] for at in order]
+    return dataclasses.replace(fit, rows=rows, spans=spans, in_turn=True, examples=len(fit.rows))
 
 
 def columns(tokenizer: Any, rows: Iterable[Row], stage: Stage) -> list[dict[str, Any]]:
@@ -117,6 +167,22 @@ def orpo_texts(tokenizer: Any, row: Row) -> dict[str, str]:
         whole = render_text(tokenizer, [*row["prompt"], *row[name]], answer_next=False)
         texts[name] = whole[len(prompt) : whole.rindex(eos) + len(eos)]
     return texts
+
+
+def unpacked(made_rows: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows that lie in packed ones, by the lengths that TRL notes."""
+    for made in made_rows:
+        begin = 0
+        for length in made["seq_lengths"]:
+            yield {name: made[name][begin : begin + length] for name in ("input_ids", "labels")}
+            begin += length
+
+
+def check_packed(packed: Iterable[Mapping[str, Any]], fit: Fit, stage: Stage) -> None:
+    """The same of rows that TRL has put together in an order of its own."""
+    made = Counter(span for row in unpacked(packed) for span in made_spans(row, stage))
+    if made != Counter(span for spans in fit.spans for span in spans):
+        raise TrainingFailed("tokens_differ", row=None, stage=stage)
 
 
 def check_tokens(made_rows: Iterable[Mapping[str, Any]], fit: Fit, stage: Stage, end_of_turn: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from storage.recipe import Data, Stage
@@ -45,11 +45,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Fit:
-    """The rows that can be trained on whole, in order, their sequences, and how many were left out for which reason."""
+    """The rows that can be trained on whole, in order, their sequences, and how many were left out for which reason.
+
+    `in_turn`: the rows of every epoch, one after the other, some of them several times; `examples` counts them once.
+    """
 
     rows: list[Row] = field(default_factory=list)
     spans: list[list[Span]] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    in_turn: bool = False
+    examples: int = 0
 
 
 def render_ids(tokenizer: Any, messages: Sequence[Message], *, answer_next: bool = True) -> list[int]:
@@ -87,7 +92,7 @@ def choose_pad_token(tokenizer: Any) -> None:
     tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
 
 
-def fitting(tokenizer: Any, rows: Sequence[Row], stage: Stage, limits: Data) -> Fit:
+def fitting(tokenizer: Any, rows: Sequence[Row], stage: Stage, limits: Data, *, may_be_empty: bool = False) -> Fit:
     """Rows are kept whole or left out, never cut: a cut answer teaches not to stop. Raises TrainingFailed on a row of
     another shape: that is a bug of whoever built the data set, not bad feedback."""
     fit, end_of_turn, controls = Fit(), end_of_turn_id(tokenizer), control_ids(tokenizer)
@@ -103,9 +108,9 @@ def fitting(tokenizer: Any, rows: Sequence[Row], stage: Stage, limits: Data) -> 
             continue
         fit.rows.append(row)
         fit.spans.append(spans)
-    if not fit.rows:
+    if not fit.rows and not may_be_empty:
         raise TrainingFailed("no_examples", stage=stage, skipped=dict(fit.skipped))
-    return fit
+    return replace(fit, examples=len(fit.rows))
 
 
 def check_shape(row: Row, stage: Stage, index: int) -> None:

@@ -1,8 +1,9 @@
-"""Rows + 16-bit weights + recipe → a LoRA adapter: one code path for CPU and CUDA, for SFT, DPO, KTO and ORPO.
+"""Rows + 16-bit weights + recipe → an adapter, or changed weights: one code path for CPU and CUDA, for every method.
 
-Everything a stage writes lies in one folder: `checkpoints/` while it runs, `curves.jsonl` as it goes, `adapter/`, and
-`trained.json`, written last. Killed at any instant and started again with the same arguments it goes on from the last
-whole checkpoint and ends, on a CPU, with the same adapter. This module does not know databases, GGUF or Telegram.
+Everything a stage writes lies in one folder: `checkpoints/` while it runs, `curves.jsonl` and `tensorboard/` as it
+goes, `adapter/`, and `trained.json`, written last. Killed at any instant and started again with the same arguments it
+goes on from the last whole checkpoint and ends, on a CPU, with the same adapter. This module does not know databases,
+GGUF or Telegram.
 """
 
 from __future__ import annotations
@@ -11,42 +12,30 @@ import contextlib
 import dataclasses
 import errno
 import gc
-import json
-import math
+import importlib.util
 import resource
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig
 from safetensors import SafetensorError
 
 from storage.recipe import Recipe, Stage, Train
-from trainer import checkpoints, methods
+from trainer import checkpoints, launcher, methods, optimisers, patience, recorder, speed, tuning
+from trainer.recorder import Progress, Recorder, silent
+from trainer.speed import Facts, Speed
 from trainer.tokens import Fit, Row, TrainingFailed, choose_pad_token, end_of_turn_id, fitting
+from trainer.tuning import nf4 as nf4
 
-# (stage, step, steps in all, what was measured)
-Progress = Callable[[Stage, int, int, Mapping[str, float]], None]
-
-LORA_DEFAULTS = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
-# What people want to see of TRL's log, and what it is called here.
-SHOWN = {
-    "loss": "loss",
-    "rewards/margins": "margin",
-    "rewards/accuracies": "accuracy",
-    "mean_token_accuracy": "token_accuracy",
-    "grad_norm": "gradient",
-    "learning_rate": "learning_rate",
-}
-# DPO and KTO compare with a frozen copy of what they start from: before the first update rewards are rounding errors.
-MAX_FIRST_REWARD = 0.05
+NO_MEMORY_WORDS = "can't allocate memory"  # torch's, on a CPU
 # Of safetensors, and of torch's writer, which says only where it got to.
 FULL_DISK_WORDS = ("No space left", "PytorchStreamWriter", "unexpected pos")
 
@@ -67,6 +56,11 @@ class Trained:
     device: str
     in_4bit: bool
     peak_bytes: int
+    in_8bit: bool = False
+    tune: str = "lora"
+    processes: int = 1
+    held_out: dict[str, Any] = field(default_factory=dict)  # what it was looked at with, and which step was kept
+    speed: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -81,10 +75,12 @@ class Job:
     tokenizer: Any
     out_dir: Path
     progress: Progress
+    held_out: Fit | None = None  # nobody looks where there are too few of them
+    report_to: tuple[str, ...] = ()
 
-
-def silent(_stage: Stage, _step: int, _steps: int, _measures: Mapping[str, float]) -> None:
-    """Progress for callers that show none."""
+    @property
+    def patience(self) -> int:
+        return self.recipe.training(self.stage).patience if self.held_out is not None else 0
 
 
 def train(
@@ -95,28 +91,51 @@ def train(
     *,
     stage: Stage,
     adapter: Path | None = None,
+    held_out: Sequence[Row] = (),
+    report_to: Sequence[str] = (),
     progress: Progress = silent,
     resume: bool = True,
 ) -> Trained:
-    """Trains one stage into `out_dir`, on top of `adapter` if given.
+    """Trains one stage into `out_dir`, on top of `adapter` if given, until `held_out` are learnt no better.
 
-    `rows` are those of `stage` (see `trainer.tokens`). What an earlier call with equal arguments left in `out_dir` is
-    gone on from; what another left is deleted. Whatever `progress` raises ends the training and passes through.
-    Raises TrainingFailed, or BadRecipe where no library knows a name in [peft] or [trl].
+    `rows` and `held_out` are those of `stage` (see `trainer.tokens`). What an earlier call with equal arguments left in
+    `out_dir` is gone on from; what another left is deleted. Whatever `progress` raises ends the training and passes
+    through. Raises TrainingFailed, or BadRecipe where no library knows a name in [peft] or [trl].
     """
     methods.check_pass_through(recipe, [each.name for each in dataclasses.fields(LoraConfig)])
-    key = checkpoints.fingerprint(weights_dir, rows, recipe, stage, adapter)
+    looked_at = held_out if recipe.training(stage).patience else ()
+    key = checkpoints.fingerprint(weights_dir, [*rows, *looked_at], recipe, stage, adapter)
     if resume and (kept := checkpoints.finished(out_dir, key)):
         return located(kept, out_dir)
     checkpoints.prepare_folder(out_dir, key, keep=resume)
     with quiet_libraries(), full_disk_named(out_dir):
-        tokenizer = load_tokenizer(weights_dir)
-        fit = fitting(tokenizer, methods.ordered(rows, stage, recipe.seed), stage, recipe.data)
-        result = run_within_memory(Job(weights_dir, adapter, recipe, stage, fit, tokenizer, out_dir, progress))
+        job = job_of(weights_dir, rows, recipe, out_dir, stage, adapter, looked_at, report_to, progress)
+        result = run_within_memory(job)
         hand_memory_back()
         checkpoints.record(out_dir, key, result)
     shutil.rmtree(out_dir / "checkpoints", ignore_errors=True)
     return located(result, out_dir)
+
+
+def job_of(
+    weights_dir: Path,
+    rows: Sequence[Row],
+    recipe: Recipe,
+    out_dir: Path,
+    stage: Stage,
+    adapter: Path | None,
+    held_out: Sequence[Row],
+    report_to: Sequence[str],
+    progress: Progress,
+) -> Job:
+    """The same in every process that trains it."""
+    tokenizer = load_tokenizer(weights_dir)
+    fit = fitting(tokenizer, methods.ordered(rows, stage, recipe.seed), stage, recipe.data)
+    seen = fitting(tokenizer, held_out, stage, recipe.data, may_be_empty=True)
+    enough = len(seen.rows) >= patience.FEWEST_ROWS
+    whole = methods.weighed(fit, recipe.training(stage), stage, recipe.seed)
+    looked_at = seen if enough else None
+    return Job(weights_dir, adapter, recipe, stage, whole, tokenizer, out_dir, progress, looked_at, tuple(report_to))
 
 
 def train_stages(
@@ -125,17 +144,28 @@ def train_stages(
     recipe: Recipe,
     out_dir: Path,
     *,
+    held_out: Mapping[Stage, Sequence[Row]] | None = None,
+    start: Path | None = None,
+    report_to: Sequence[str] = (),
     progress: Progress = silent,
     resume: bool = True,
 ) -> list[Trained]:
-    """Every stage of `rows`, in their order, each on top of the one before and each in its own folder of `out_dir`."""
+    """Every stage of `rows`, in their order, each on top of the one before and each in its own folder of `out_dir`; the
+    first on top of `start`, where an earlier adapter is continued."""
     done: list[Trained] = []
     for stage in rows:
-        below = done[-1].adapter_dir if done else None
-        folder = out_dir / stage
         done.append(
             train(
-                weights_dir, rows[stage], recipe, folder, stage=stage, adapter=below, progress=progress, resume=resume
+                weights_dir,
+                rows[stage],
+                recipe,
+                out_dir / stage,
+                stage=stage,
+                adapter=done[-1].adapter_dir if done else start,
+                held_out=(held_out or {}).get(stage, ()),
+                report_to=report_to,
+                progress=progress,
+                resume=resume,
             )
         )
     return done
@@ -170,7 +200,7 @@ def full_disk_named(out_dir: Path) -> Iterator[None]:
 
 def run_within_memory(job: Job) -> dict[str, Any]:
     """Halves the batch and doubles accumulation (the same steps on the same examples) until it fits."""
-    settings = job.recipe.training(job.stage)
+    settings = methods.settled(job.recipe.training(job.stage), job.stage)
     while True:
         try:
             return attempt(job, settings)
@@ -191,12 +221,12 @@ def hand_memory_back() -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or NO_MEMORY_WORDS in str(error)
 
 
 def halved(settings: Train, stage: Stage) -> Train | None:
     """The same examples a step in smaller batches; None where there are none smaller."""
-    smallest = 2 if stage == "kto" else 1  # KTO pairs each prompt with its neighbour's completion
+    smallest = 2 if stage == "kto" and methods.kto_loss(settings) == "kto" else 1  # it pairs neighbours
     divisor = 2 if settings.batch % 2 == 0 else settings.batch
     batch = settings.batch // divisor
     if divisor == 1 or batch < smallest:
@@ -207,36 +237,78 @@ def halved(settings: Train, stage: Stage) -> Train | None:
 def attempt(job: Job, settings: Train) -> dict[str, Any]:
     """Trains from the last whole checkpoint, or from the start, to the end; leaves the adapter and the curves."""
     started_at, cuda = time.monotonic(), torch.cuda.is_available()
-    in_4bit = cuda if settings.load_in_4bit == "auto" else settings.load_in_4bit
-    checkpoint = checkpoints.last_whole(job.out_dir / "checkpoints")
+    in_4bit = tuning.is_in_4bit(job.recipe, settings)
+    chosen = speed_of(job, settings)
+    count = launcher.processes(settings, torch.cuda.device_count() if cuda else 1)
+    checkpoint, peak_bytes = checkpoints.last_whole(job.out_dir / "checkpoints"), 0
     # Gone on from the last step of all, the Trainer would take one more.
-    if checkpoint is None or not checkpoints.is_final(checkpoint):
-        checkpoint = train_from(checkpoint, job, settings, in_4bit=in_4bit)
-    checkpoints.keep_adapter(checkpoint, job.out_dir / "adapter")
+    if checkpoint is None or not checkpoints.is_final(checkpoint, job.patience):
+        checkpoints.keep_curves(job.out_dir / "curves.jsonl", checkpoints.step_of(checkpoint) if checkpoint else 0)
+        if count > 1:
+            checkpoint, peak_bytes = launcher.train_from(checkpoint, job, settings, count)
+        else:
+            checkpoint = train_from(checkpoint, job, settings, in_4bit=in_4bit)
+    best = checkpoints.best(checkpoint)
+    tuning.keep(best, job.weights_dir, job.out_dir)
     return {
         "stage": job.stage,
         "steps": checkpoints.step_of(checkpoint),
         "seconds": round(time.monotonic() - started_at, 1),
-        "examples": len(job.fit.rows),
+        "examples": job.fit.examples,
         "skipped": dict(job.fit.skipped),
         "batch": settings.batch,
         "accumulate": settings.accumulate,
         "device": torch.cuda.get_device_name() if cuda else "cpu",
         "in_4bit": in_4bit,
-        "peak_bytes": torch.cuda.max_memory_allocated() if cuda else peak_process_bytes(),
+        "in_8bit": settings.load_in_8bit,
+        "tune": settings.tune,
+        "processes": count,
+        "held_out": looked(job, checkpoint, best),
+        "speed": dataclasses.asdict(chosen),
+        "peak_bytes": peak_bytes or (torch.cuda.max_memory_allocated() if cuda else peak_process_bytes()),
+    }
+
+
+def looked(job: Job, last: Path, best: Path) -> dict[str, Any]:
+    """What the held-out rows said; or why they were not asked."""
+    if job.held_out is None:
+        return {"rows": 0, "off": "patience_0" if not job.recipe.training(job.stage).patience else "too_few_rows"}
+    seen = checkpoints.looks(last)
+    found = patience.best(seen)
+    return {
+        "rows": len(job.held_out.rows),
+        "looks": len(seen),
+        "kept_step": checkpoints.step_of(best),
+        "loss": found.loss if found else None,
+        "stopped_early": not checkpoints.is_final(last, patience_looks=0),
     }
 
 
 def train_from(checkpoint: Path | None, job: Job, settings: Train, *, in_4bit: bool) -> Path:
-    """The checkpoint of the last step, which the Trainer writes whatever `save_steps` is."""
-    checkpoints.keep_curves(job.out_dir / "curves.jsonl", checkpoints.step_of(checkpoint) if checkpoint else 0)
+    """The checkpoint of the last step, which the Trainer writes whatever `save_steps` is. In each process alike, where
+    there are several."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     transformers.set_seed(job.recipe.seed)
     trainer = build_trainer(job, settings, load_model(job, in_4bit=in_4bit), in_4bit=in_4bit)
-    methods.check_tokens(trainer.train_dataset, job.fit, job.stage, job.tokenizer.eos_token_id)
+    if getattr(trainer.args, "packing", False):
+        methods.check_packed(trainer.train_dataset, job.fit, job.stage)
+    else:
+        methods.check_tokens(trainer.train_dataset, job.fit, job.stage, job.tokenizer.eos_token_id)
+    first_step = checkpoints.step_of(checkpoint) if checkpoint else 0
+    if trainer.is_world_process_zero():
+        for callback in recorder.trackers(job.report_to, job.out_dir, first_step=first_step):
+            trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return job.out_dir / "checkpoints" / f"checkpoint-{trainer.state.global_step}"
+
+
+def speed_of(job: Job, settings: Train) -> Speed:
+    def has(package: str) -> bool:
+        return importlib.util.find_spec(package) is not None
+
+    facts = Facts(torch.cuda.is_available(), has("flash_attn"), has("liger_kernel"))
+    return speed.choose(settings, job.stage, facts)
 
 
 def peak_process_bytes() -> int:
@@ -252,56 +324,48 @@ def load_tokenizer(weights_dir: Path) -> Any:
 
 
 def load_model(job: Job, *, in_4bit: bool) -> Any:
-    """The base with a trainable adapter on it: `job.adapter`, else a new one, which changes nothing yet."""
-    cuda = torch.cuda.is_available()
-    half = torch.bfloat16 if cuda and torch.cuda.is_bf16_supported() else torch.float16
-    dtype = half if cuda else torch.float32
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        job.weights_dir,
-        dtype=dtype,
-        local_files_only=True,
-        quantization_config=nf4(dtype) if in_4bit else None,
-        device_map={"": 0} if cuda else None,
-    )
-    model.config.use_cache = False
-    if job.adapter is not None:
-        return PeftModel.from_pretrained(model, job.adapter, is_trainable=True)
-    return get_peft_model(model, LoraConfig(**LORA_DEFAULTS | job.recipe.peft, task_type="CAUSAL_LM"))
-
-
-def nf4(compute_dtype: torch.dtype) -> Any:
-    """QLoRA's storage of the frozen base, arXiv 2305.14314."""
-    return transformers.BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=compute_dtype,
-    )
+    """The base with what is trained of it trainable, from `job.adapter`, else anew."""
+    settings = job.recipe.training(job.stage)
+    attention = speed_of(job, settings).attention
+    model = tuning.load_base(job.weights_dir, settings, in_4bit=in_4bit, attention=attention)
+    return tuning.tuned(model, job.weights_dir, job.recipe, settings, job.adapter, job.out_dir)
 
 
 def build_trainer(job: Job, settings: Train, model: Any, *, in_4bit: bool) -> Any:
     """The reference of DPO and KTO is a frozen copy of the adapter as it starts, which TRL makes when it is handed a
     PeftModel: after an SFT stage the SFT model, on a new adapter the base. `peft_config` would make it always the base.
+    Where there is no adapter, it is a second model.
     """
     config_class, trainer_class = methods.classes(job.stage)
-    arguments = methods.arguments(job.recipe, settings, job.stage, job.fit.rows)
+    given = methods.arguments(job.recipe, settings, job.stage, job.fit, speed_of(job, settings))
+    args = config_class(**given | run_arguments(job, settings, in_4bit=in_4bit))
+    more: dict[str, Any] = {}
+    if settings.tune != "lora" and job.stage in ("dpo", "kto"):
+        more["ref_model"] = tuning.reference_of(job.weights_dir, settings, job.adapter)
+    if settings.loraplus_ratio is not None:
+        more["optimizers"] = (optimisers.loraplus(model, args, settings.loraplus_ratio), None)
+    if job.held_out is not None:
+        looked_at = methods.columns(job.tokenizer, job.held_out.rows, job.stage)
+        more["eval_dataset"] = datasets.Dataset.from_list(looked_at)
     trainer = trainer_class(
         model=model,
-        args=config_class(**arguments | run_arguments(job.out_dir, in_4bit=in_4bit)),
+        args=args,
         train_dataset=datasets.Dataset.from_list(methods.columns(job.tokenizer, job.fit.rows, job.stage)),
         processing_class=job.tokenizer,
-        callbacks=[Recorder(job)],
+        callbacks=[Recorder(job.out_dir, job.stage, job.progress, job.patience)],
+        **more,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     return trainer
 
 
-def run_arguments(out_dir: Path, *, in_4bit: bool) -> dict[str, Any]:
+def run_arguments(job: Job, settings: Train, *, in_4bit: bool) -> dict[str, Any]:
     """The part of TRL's arguments that follows from the machine, and from having to be resumable and silent."""
     cuda = torch.cuda.is_available()
     bf16 = cuda and torch.cuda.is_bf16_supported()
+    looks = {"eval_strategy": "steps", "eval_steps": settings.save_steps, "metric_for_best_model": "eval_loss"}
     return {
-        "output_dir": str(out_dir / "checkpoints"),
+        "output_dir": str(job.out_dir / "checkpoints"),
         "save_strategy": "steps",
         "save_total_limit": 2,
         "logging_strategy": "steps",
@@ -310,56 +374,21 @@ def run_arguments(out_dir: Path, *, in_4bit: bool) -> dict[str, Any]:
         "report_to": [],
         "disable_tqdm": True,
         "log_level": "error",
-        "optim": "paged_adamw_8bit" if cuda and in_4bit else "adamw_torch",
         "use_cpu": not cuda,
         "bf16": bf16,  # with use_cpu alone it turns on: 70 s a step in place of 2
         "fp16": cuda and not bf16,
         "dataloader_pin_memory": cuda,
+        "ddp_find_unused_parameters": False,
+        **optimisers.arguments(settings, quantised=cuda and (in_4bit or settings.load_in_8bit)),
+        **(looks | {"greater_is_better": False} if job.held_out is not None else {}),
     }
-
-
-class Recorder(transformers.TrainerCallback):  # type: ignore[misc]
-    """Writes a curve point and tells progress after each step; ends a training that has lost its way."""
-
-    def __init__(self, job: Job) -> None:
-        self.job = job
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-        if "loss" not in logs:  # the summary at the end
-            return
-        numbers = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
-        if not math.isfinite(numbers["loss"]):
-            raise TrainingFailed("loss_not_finite", stage=self.job.stage, step=state.global_step)
-        if state.global_step == 1 and self.job.stage in ("dpo", "kto"):
-            check_reference(numbers)
-        point = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        with (self.job.out_dir / "curves.jsonl").open("a") as file:
-            file.write(json.dumps({"stage": self.job.stage, "step": state.global_step} | point) + "\n")
-        self.job.progress(self.job.stage, state.global_step, state.max_steps, shown(numbers))
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoints.mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-def shown(logged: Mapping[str, Any]) -> dict[str, float]:
-    """A point of the curves as it is told: what is no number, or was not measured, is left out."""
-    found = {name: logged.get(key) for key, name in SHOWN.items()}
-    return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
 def curve_of(trained: Trained) -> Iterator[tuple[int, dict[str, float]]]:
     """(step, measures) of a stage, from its folder: also of the stretches before a kill."""
-    for line in trained.curves.read_text().splitlines():
-        logged = json.loads(line)
-        yield logged["step"], shown(logged)
+    return recorder.curve(trained.curves)
 
 
 def is_on_card() -> bool:
     """Whether training takes place on a CUDA device."""
     return bool(torch.cuda.is_available())
-
-
-def check_reference(numbers: Mapping[str, float]) -> None:
-    for name in ("rewards/chosen", "rewards/rejected"):
-        if abs(numbers.get(name, 0.0)) > MAX_FIRST_REWARD:
-            raise TrainingFailed("wrong_reference", reward=numbers[name])

@@ -1,9 +1,11 @@
-"""Reads a LoRA adapter as PEFT saves it, and says for each GGUF tensor what is to be added to it.
+"""Reads a LoRA adapter as PEFT saves it, and says for each GGUF tensor what becomes of it.
 
     W' = W + scale * B @ A        scale = alpha / r, or alpha / sqrt(r) with rsLoRA   (2106.09685, 2312.03732)
+    W' = m * W'' / |W''|          W'' as above, each row to the length m that DoRA learnt (2402.09353)
 
-Only plain LoRA on linear layers has that form. Whatever else PEFT can write is refused here, with what to do instead,
-because a merge that leaves a part out gives a model that nobody trained. It knows nothing of quantising or torch.
+A folder of tensors that replace the base's, from training its own weights, is read alike. Whatever else PEFT can write
+is refused here, with what to do instead, because a merge that leaves a part out gives a model that nobody trained. It
+knows nothing of quantising or torch.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from huigan.llama.gguf import Floats, Gguf
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+CHANGED = "changed.safetensors"  # whole tensors, by their names in the Hugging Face weights
 FLOAT_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 # Architectures whose naming and row order are known here. llama.cpp's converter interleaves the rotary halves of the
 # rows of q and k for Llama (LlamaModel.permute), not for Qwen.
@@ -31,8 +34,8 @@ PERMUTED = {"llama": True, "qwen2": False, "qwen3": False}
 # Initialisations that leave the base weights alone; PiSSA, OLoRA, LoftQ, CorDA and LoRA-GA subtract from them.
 PLAIN_INITS = (True, False, "gaussian", "eva", "orthogonal")
 NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
+LENGTHS = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_magnitude_vector(?:\.default)?(?:\.weight)?")
 SPECIAL = {
-    "use_dora": "DoRA scales whole columns: train with use_dora = false",
     "modules_to_save": "whole modules were trained: train without modules_to_save",
     "trainable_token_indices": "token rows were trained: train without trainable_token_indices",
     "target_parameters": "bare parameters were adapted: name linear layers in target_modules",
@@ -69,25 +72,73 @@ class Delta:
         scaled: Floats = self.b[rows] * np.float32(self.scale)
         return scaled @ self.a
 
+    def applied(self, own: Floats, rows: slice) -> Floats:
+        """To those rows of the base."""
+        return own + self.rows(rows)
 
-def read(folder: Path, base: Gguf) -> dict[str, Delta]:
-    """The change to each tensor of `base`, by the tensor's name in the GGUF; raises BadAdapter."""
+
+@dataclass(frozen=True)
+class Rescaled:
+    """DoRA: what is added, and then the length of each row, (rows,)."""
+
+    delta: Delta
+    lengths: Floats
+
+    def applied(self, own: Floats, rows: slice) -> Floats:
+        summed = self.delta.applied(own, rows)
+        found = np.linalg.norm(summed, axis=1)
+        factors = self.lengths[rows] / np.where(found > 0, found, np.float32(1))
+        return np.asarray(summed * factors[:, None], np.float32)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A whole tensor, (rows, columns), in place of the base's."""
+
+    values: Floats
+
+    def applied(self, _own: Floats, rows: slice) -> Floats:
+        return self.values[rows]
+
+
+Change = Delta | Rescaled | Replacement
+
+
+def read(folder: Path, base: Gguf) -> dict[str, Change]:
+    """What becomes of each changed tensor of `base`, by its name in the GGUF; raises BadAdapter."""
+    return dict(_replacements(folder / CHANGED, base) if (folder / CHANGED).is_file() else _adapted(folder, base))
+
+
+def _replacements(path: Path, base: Gguf) -> dict[str, Replacement]:
+    names, found = gguf_names(base), dict[str, Replacement]()
+    for key, values in _tensors(path):
+        module = key.removesuffix(".weight")
+        name = names(module)
+        ordered = _in_gguf_order(values, module, base) if values.ndim == 2 else values
+        if ordered.shape != base.tensors[name].shape:
+            raise BadAdapter(f"{key} is {ordered.shape}, but {name} of the base is {base.tensors[name].shape}")
+        found[name] = Replacement(ordered.reshape(-1, ordered.shape[-1]))
+    if not found:
+        raise AdapterWithoutEffect(f"{path}: no tensor was changed: nothing was trained")
+    return found
+
+
+def _adapted(folder: Path, base: Gguf) -> dict[str, Delta | Rescaled]:
     config = _config(folder)
     _refuse_special(config)
-    if base.architecture not in PERMUTED:
-        raise BadAdapter(
-            f"adapters for the architecture {base.architecture!r} cannot be merged in GGUF space "
-            f"(known: {', '.join(PERMUTED)}): merge the Hugging Face weights and convert them"
-        )
     names = gguf_names(base)
     deltas = {}
-    for module, (a, b) in _pairs(folder).items():
+    pairs, lengths = _pairs(folder)
+    for module, (a, b) in pairs.items():
         name = names(module)
         delta = Delta(a, _in_gguf_order(b, module, base), _scale(config, module, rank=len(a)))
         deltas[name] = _checked(delta, name, module, base)
     if not any(delta.scale and delta.a.any() and delta.b.any() for delta in deltas.values()):
         raise AdapterWithoutEffect(f"{folder}: the adapter changes nothing (every B is zero): it was not trained")
-    return deltas
+    if not lengths:
+        return dict(deltas)
+    ordered = {names(module): _in_gguf_order(each[:, None], module, base)[:, 0] for module, each in lengths.items()}
+    return {name: Rescaled(delta, ordered[name]) for name, delta in deltas.items()}
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -113,11 +164,15 @@ def _refuse_special(config: Mapping[str, Any]) -> None:
         raise BadAdapter("the adapter cannot be merged into the base: " + "; ".join(complaints))
 
 
-def _pairs(folder: Path) -> dict[str, tuple[Floats, Floats]]:
-    """(A, B) of each adapted module."""
+def _pairs(folder: Path) -> tuple[dict[str, tuple[Floats, Floats]], dict[str, Floats]]:
+    """(A, B) of each adapted module; and with DoRA the lengths of its rows."""
     sides: dict[str, dict[str, Floats]] = {}
+    lengths: dict[str, Floats] = {}
     for key, values in _tensors(folder / WEIGHTS):
         if key.endswith(".base_layer.weight"):  # PEFT's copy of an adapted lm_head's own, untrained weights
+            continue
+        if of_rows := LENGTHS.fullmatch(key):
+            lengths[of_rows["module"]] = values.reshape(-1)
             continue
         found = NAME.fullmatch(key)
         if found is None:
@@ -129,9 +184,10 @@ def _pairs(folder: Path) -> dict[str, tuple[Floats, Floats]]:
             or any(side.ndim != 2 for side in pair.values())
             or len(pair["A"]) != pair["B"].shape[1]
             or not pair["A"].size
+            or (lengths and len(lengths.get(module, ())) != len(pair["B"]))
         ):
             raise BadAdapter(f"{module}: A and B are missing or do not fit together: the adapter file is damaged")
-    return {module: (pair["A"], pair["B"]) for module, pair in sides.items()}
+    return {module: (pair["A"], pair["B"]) for module, pair in sides.items()}, lengths
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, Floats]]:
@@ -169,6 +225,12 @@ def _patterned(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
 
 
 def gguf_names(base: Gguf) -> Callable[[str], str]:
+    """From a module of the Hugging Face weights to its tensor in the GGUF; raises BadAdapter."""
+    if base.architecture not in PERMUTED:
+        raise BadAdapter(
+            f"adapters for the architecture {base.architecture!r} cannot be merged in GGUF space "
+            f"(known: {', '.join(PERMUTED)}): merge the Hugging Face weights and convert them"
+        )
     architecture = next(arch for arch, name in MODEL_ARCH_NAMES.items() if name == base.architecture)
     names = get_tensor_name_map(architecture, base.count("block_count"))
 

@@ -16,7 +16,7 @@ from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType
 
 from huigan.llama import adapter
 from huigan.llama import importance as importances
-from huigan.llama.adapter import Delta
+from huigan.llama.adapter import Change
 from huigan.llama.gguf import Floats, Gguf, KeyValue, Tensor, Written, blocks, read, write
 from huigan.llama.quantise import is_weight, mixture, pack, tensor_types
 
@@ -63,7 +63,7 @@ def rewrite(
     source: Gguf,
     out: Path,
     quantisation: str,
-    deltas: Mapping[str, Delta],
+    deltas: Mapping[str, Change],
     *,
     what: str,
     importance: Path | None = None,
@@ -82,10 +82,10 @@ def rewrite(
     return write(out, _key_values(source, quantisation, len(matters or {})), planned, rows)
 
 
-def _rows(source: Gguf, tensor: Tensor, delta: Delta | None, importance: Floats | None) -> Iterator[npt.NDArray[Any]]:
+def _rows(source: Gguf, tensor: Tensor, delta: Change | None, importance: Floats | None) -> Iterator[npt.NDArray[Any]]:
     for block in blocks(tensor):
         if delta is not None:
-            yield pack(source.floats(tensor.name, block) + delta.rows(block), tensor.type, importance)
+            yield pack(delta.applied(source.floats(tensor.name, block), block), tensor.type, importance)
         elif tensor.type == source.tensors[tensor.name].type:
             yield source.stored(tensor.name)[block]
         else:

@@ -41,6 +41,7 @@ def curve(trained: Trained) -> list[dict[str, Any]]:
 def job_of(tiny: Path, folder: Path, stage: Stage, recipe: Recipe | None = None, adapter: Path | None = None) -> Job:
     recipe, tokenizer = recipe or tiny_recipe(), load_tokenizer(tiny)
     fit = fitting(tokenizer, rows(stage), stage, recipe.data)
+    folder.mkdir(exist_ok=True)
     return Job(tiny, adapter, recipe, stage, fit, tokenizer, folder, lambda *_: None)
 
 

@@ -245,7 +245,7 @@ def test_out_of_memory_with_the_smallest_batch_is_a_failure(tiny: Path, tmp_path
 def test_a_halved_batch_sees_as_many_examples_a_step(
     stage: Stage, batch: int, accumulate: int, smaller: tuple[int, int] | None
 ) -> None:
-    settings = dataclasses.replace(tiny_recipe().train, batch=batch, accumulate=accumulate)
+    settings = dataclasses.replace(tiny_recipe().train, batch=batch, accumulate=accumulate, kto_loss="kto")
     less = halved(settings, stage)
     assert (less and (less.batch, less.accumulate)) == smaller
 

@@ -99,7 +99,6 @@ def test_an_adapter_that_was_not_trained_is_refused(tiny_folder: Path, tiny: Pat
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"use_dora": True}, "use_dora = false"),
         ({"modules_to_save": ["lm_head"]}, "without modules_to_save"),
         ({"bias": "all"}, 'bias = "none"'),
         ({"init_lora_weights": "pissa"}, "convert the adapter to plain LoRA"),
