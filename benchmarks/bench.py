@@ -46,6 +46,7 @@ from storage.migrations import upgrade
 from storage.recipe import Recipe, parse
 from storage.records import Run
 from trainer import gate, release, stages
+from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, Taught, Work
 
 RECIPE = Path(__file__).parent / "learning.toml"
@@ -81,6 +82,11 @@ class Cell:
         parts += [f"night{self.night:02}"] if self.night else []
         parts += [] if self.defences else ["undefended"]
         return "-".join([*parts, *([] if self.replay else ["unreplayed"])])
+
+    @property
+    def is_judged(self) -> bool:
+        """An attack is looked at in what is served; the gate's minutes go to the runs it is meant for."""
+        return self.defences and not self.hostile
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,8 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         rng = random.Random(f"{cell.seed} ratings")
         now = datetime.now(UTC)
         db.write(crowd.give, judged_by(cell, asked, rng), cell.noise, rng, now)
-        found = trained(bench, db, recipe_of(bench, cell), folder, lambda tag: examine(bench, tag))
+        recipe = recipe_of(bench, cell)
+        found = trained(bench, db, recipe, folder, lambda tag: examine(bench, tag), is_judged=cell.is_judged)
     shutil.rmtree(folder)
     return {
         "cell": asdict(cell),
@@ -225,29 +232,34 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 
 def trained(
-    bench: Bench, db: Database, recipe: Recipe, home: Path, look: Callable[[str], dict[str, Any]]
+    bench: Bench,
+    db: Database,
+    recipe: Recipe,
+    home: Path,
+    look: Callable[[str], dict[str, Any]],
+    *,
+    is_judged: bool = True,
 ) -> dict[str, Any]:
-    """One run from its feedback to what the served tag says; the tag and the run's files are deleted afterwards."""
+    """One run from its feedback to what the served tag says, and to the gate's verdict where that is asked for; the
+    tag and the run's files are deleted afterwards."""
     with told() as tell:
         work = work_on(bench, db, recipe, home, tell)
         work.folder.mkdir(parents=True)
         origin = stages.start(work)
         built = stages.build(work)
         taught = stages.train(work, origin, built)
-        merged = stages.merge(work, origin, taught)
-        reference = stages.quantise(work, origin, merged)
-        card = stages.score(work, built, taught, merged, reference)
-        verdict = gate.judge(card, recipe.gate)
-    found: dict[str, Any] = {
-        "counts": built.counts,
-        "stages": list(taught.stages),
-        "scorecard": without_samples(asdict(card)),
-        "verdict": asdict(verdict),
-    }
+        merged = stages.merge(work, origin, built, taught)
+        found: dict[str, Any] = {"counts": built.counts, "stages": list(taught.stages)}
+        if is_judged:
+            reference = stages.quantise(work, origin, merged)
+            card = stages.score(work, built, taught, merged, reference)
+            verdict = gate.judge(card, recipe.gate)
+            found |= {"scorecard": without_samples(asdict(card)), "verdict": asdict(verdict)}
+            if merged.path is not None:
+                found["margins"] = margins(bench, work, taught, merged, reference)
     if merged.path is not None:
-        with served(work, origin, taught, merged, card) as tag:
+        with served(work, origin, taught, merged) as tag:
             found |= look(tag)
-        found["margins"] = margins(bench, work, taught, merged, reference)
     shutil.rmtree(work.folder)
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
 
@@ -284,9 +296,9 @@ def told() -> Iterator[Callable[[str, str, int, int], None]]:
 
 
 @contextmanager
-def served(work: Work, origin: Origin, taught: Taught, merged: Merged, card: Any) -> Iterator[str]:
+def served(work: Work, origin: Origin, taught: Taught, merged: Merged) -> Iterator[str]:
     """The candidate as the tag that people would be answered by, whatever the gate says of it."""
-    described = release.described(work, origin, taught, merged, card, gate.Verdict(True, ()))
+    described = release.described(work, origin, taught, merged, Scorecard(), gate.Verdict(True, ()))
     tag = f"bench-{merged.sha256[:16]}:latest"
     release.serve(work, tag, described)
     try:
@@ -421,7 +433,10 @@ def margins(bench: Bench, work: Work, taught: Taught, merged: Merged, reference:
             found = [sum(each) for each in scorer.completion_logprobs(cut)]
         return [chosen - rejected for chosen, rejected in zip(found[::2], found[1::2], strict=True)]
 
-    gains = [after - before for before, after in zip(of(reference.path), of(merged.path), strict=True)]
+    kept = bench.home / "base-margins.json"
+    if not kept.is_file():
+        kept.write_text(json.dumps(of(reference.path)))
+    gains = [after - before for before, after in zip(json.loads(kept.read_text()), of(merged.path), strict=True)]
     kinds = [kind for kind, _, _, _ in pairs]
     return {
         kind: {

@@ -6,6 +6,7 @@ python -m benchmarks.learning_page
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -116,12 +117,14 @@ def forgetting_table(found: list[Found]) -> list[str]:
 
 
 def general_ratio(each: Found) -> float:
-    general = each["scorecard"]["general"]
-    return float(general["candidate"] / general["live"])
+    """Over all languages of the frozen text, by their tokens."""
+    read = each["scorecard"]["general"]
+    tokens = sum(one["tokens"] for one in read)
+    return math.exp(sum(one["tokens"] * math.log(one["candidate"] / one["live"]) for one in read) / tokens)
 
 
 def controls_lost(each: Found) -> float:
-    return float(each["scorecard"]["controls"]["lost"])
+    return float(sum(kind["lost"] for kind in each["scorecard"]["kept"]))
 
 
 def plot(found: list[Found]) -> str:
