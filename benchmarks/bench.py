@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from storage.migrations import upgrade
 from storage.recipe import Recipe, parse
 from storage.records import Run
 from trainer import gate, release, stages
+from trainer.examples import digest
 from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, Taught, Work
 
@@ -208,8 +210,9 @@ def recipe_of(bench: Bench, cell: Cell) -> Recipe:
     return Recipe.from_dict(raw | {"method": cell.method, "seed": cell.seed, "data": raw["data"] | data})
 
 
-def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
-    """Everything that is to be known of the cell, as JSON has it."""
+def measure(bench: Bench, cell: Cell, measured: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Everything that is to be known of the cell, as JSON has it. Equal recipes on equal data give equal runs: what one
+    of the `measured` cells came to is not trained again."""
     started = time.monotonic()
     database, asked = pool(bench, cell.seed)
     folder = bench.home / "cells" / cell.name
@@ -221,11 +224,12 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
         now = datetime.now(UTC)
         db.write(crowd.give, judged_by(cell, asked, rng), cell.noise, rng, now)
         recipe = recipe_of(bench, cell)
-        found = trained(bench, db, recipe, folder, lambda tag: examine(bench, tag), is_judged=cell.is_judged)
+        look = partial(examine, bench)
+        found = trained(bench, db, recipe, folder, look, measured, is_judged=cell.is_judged)
     shutil.rmtree(folder)
     return {
-        "cell": asdict(cell),
         **found,
+        "cell": asdict(cell),
         "seconds": round(time.monotonic() - started),
         "versions": {name: version(name) for name in ("torch", "trl", "peft", "transformers", "xllamacpp")},
     }
@@ -237,6 +241,7 @@ def trained(
     recipe: Recipe,
     home: Path,
     look: Callable[[str], dict[str, Any]],
+    measured: Sequence[dict[str, Any]] = (),
     *,
     is_judged: bool = True,
 ) -> dict[str, Any]:
@@ -247,9 +252,17 @@ def trained(
         work.folder.mkdir(parents=True)
         origin = stages.start(work)
         built = stages.build(work)
+        trained_on = {"dataset": built.sha256, "recipe": digest(recipe.to_dict() | {"data": None})}
+        for each in measured:
+            if each.get("trained_on") == trained_on and (not is_judged or "verdict" in each):
+                return each | {"counts": built.counts, "equal_to": each["cell"]}
         taught = stages.train(work, origin, built)
         merged = stages.merge(work, origin, built, taught)
-        found: dict[str, Any] = {"counts": built.counts, "stages": list(taught.stages)}
+        found: dict[str, Any] = {
+            "trained_on": trained_on,
+            "counts": built.counts,
+            "stages": list(taught.stages),
+        }
         if is_judged:
             reference = stages.quantise(work, origin, merged)
             card = stages.score(work, built, taught, merged, reference)

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from benchmarks import nights
 from benchmarks.bench import Cell, measure, opened, say
@@ -22,6 +23,11 @@ from benchmarks.bench import Cell, measure, opened, say
 RESULTS = Path(__file__).parent / "results" / "learning"
 SEEDS = (1, 2, 3)
 METHODS = ("auto", "sft", "dpo", "kto", "orpo")
+
+
+def results() -> list[dict[str, Any]]:
+    """Of the cells that were measured."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
 
 
 def bars() -> Iterator[Cell]:
@@ -85,7 +91,7 @@ def main() -> None:
     with opened(arguments.home) as bench:
         for cell in waiting:
             say.print(f"{time.strftime('%H:%M')} {cell.name}")
-            found = (nights.measure if cell.night else measure)(bench, cell)
+            found = nights.measure(bench, cell) if cell.night else measure(bench, cell, results())
             path = RESULTS / f"{cell.name}.json"
             path.with_suffix(".part").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
             path.with_suffix(".part").replace(path)

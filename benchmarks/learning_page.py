@@ -5,7 +5,6 @@ python -m benchmarks.learning_page
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import defaultdict
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning import RESULTS
+from benchmarks.learning import results
 from benchmarks.nights import RATINGS_A_DAY
 from trainer.charts import Line, chart
 
@@ -26,10 +25,6 @@ polyline.line2{stroke:#3c6cb4}polyline.line3{stroke:#8a5aa8}.dot.line0,.name.lin
 </style>"""
 
 Found = dict[str, Any]
-
-
-def results() -> list[Found]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
 
 
 def those(found: Iterable[Found], **wanted: Any) -> list[Found]:
@@ -107,7 +102,7 @@ def nights_table(found: list[Found]) -> list[str]:
 
 
 def forgetting_table(found: list[Found]) -> list[str]:
-    rows = ["| replay | seeds | perplexity of general text, after over before | controls lost |", "|---|---|---|---|"]
+    rows = ["| replay | seeds | perplexity of general text, after over before | cases lost |", "|---|---|---|---|"]
     for replay in (False, True):
         cells = those(found, hostile=0.0, defences=True, replay=replay, night=0, method="auto", ratings=200)
         if cells:
@@ -124,7 +119,7 @@ def general_ratio(each: Found) -> float:
 
 
 def controls_lost(each: Found) -> float:
-    return float(sum(kind["lost"] for kind in each["scorecard"]["kept"]))
+    return float(sum(kind["lost"] for kind in each["scorecard"]["suite"]))
 
 
 def plot(found: list[Found]) -> str:
