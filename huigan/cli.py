@@ -300,6 +300,7 @@ def train(
                 llama_cpp=chosen.llama_cpp_dir,
                 alias=tags.ALIAS,
                 ollama_is_here=chosen.ollama_is_here,
+                report_to=chosen.report_to,
             )
 
         raise typer.Exit(alone.run(db, number, walk) if attempt is None else walk(db, number, attempt))
@@ -426,6 +427,38 @@ def in_words(artefact: Artefact) -> dict[str, Any]:
         "samples": "\n\n".join(scorecards.samples(card, locale)),
     }
     return {"artefact": replace(artefact, scorecard=None, verdict=None), **told}
+
+
+@run_app.command("quantisations")
+def run_quantisations(
+    number: RunNumber,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="One of them, for example Q4_K_M; may be given again.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every quantisation of what a run has trained: size, perplexity, divergence, tokens a second.
+
+    On the run's held-out answers, on this machine's CPU; a recipe's `quantisation` chooses one for the next run.
+    """
+    from trainer import quantisations
+
+    if unknown := [each for each in only or () if each not in {way.name for way in quantisations.WAYS}]:
+        known = ", ".join(way.name for way in quantisations.WAYS)
+        give_up(f"{', '.join(unknown)} is none of {known}", USAGE)
+    with opened() as (chosen, db):
+        try:
+            run = db.read(run_rows.get, number)
+        except LookupError:
+            agreed(Refusal("unknown_run", {"run": number}))
+        found = []
+        try:
+            for each in quantisations.of_run(chosen.home, run, only or (), lambda *_: None):
+                errors.print(f"{each.name}: {each.size_bytes / 2**20:,.0f} MiB, KL {each.divergence.mean:.4f}")
+                found.append(each)
+        except quantisations.NothingToMeasure as error:
+            give_up(str(error), REFUSED)
+    show(found, quantisations.COLUMNS, as_json=as_json)
 
 
 @run_app.command("cancel")

@@ -49,11 +49,15 @@ def measure(
         for done, span in enumerate(read, 1):
             model(input_ids=torch.tensor([span.ids], device=model.device), use_cache=False)
             progress("importance", done, len(read))
-    header = gguf.read(base)
-    name_of = adapter.gguf_names(header)
-    found = {name_of(module): each.observed for module, each in seen.items() if each.tokens}
     tokens = sum(len(span.ids) for span in read)
+    found = named(seen, base)
     return importances.write(out, found, source=SOURCE, texts=len(read), text_tokens=tokens // max(1, len(read)))
+
+
+def named(seen: Mapping[str, Seen], base: Path) -> dict[str, Observed]:
+    """By the names that the layers have in the GGUF."""
+    name_of = adapter.gguf_names(gguf.read(base))
+    return {name_of(module): each.observed for module, each in seen.items() if each.tokens}
 
 
 def spans(tokenizer: Any, rows: Mapping[Stage, Sequence[Row]], recipe: Recipe) -> list[Span]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from huigan.serving.client import Ollama
@@ -58,24 +59,17 @@ def compare(scored: Scored, *, live: Path, candidate: Path, compared_with: What)
 
 
 def fidelity_of(scored: Scored, bench: Bench, candidate: Path) -> Fidelity | None:
-    """None where nothing is held out, or what was trained is no adapter that could be worn."""
-    from huigan.llama import adapter, fidelity, gguf
+    """None where nothing is held out."""
+    from huigan.llama import fidelity
 
     texts = [*few_tokens(scored, [each.spans[0] for each in (*bench.answers, *bench.pairs)])]
     if scored.base is None or scored.taught is None or not texts:
         return None
-    base = gguf.read(scored.base)
-    deltas = adapter.read(scored.taught, base)
-    if not all(isinstance(each, adapter.Delta) for each in deltas.values()):
-        return None
-    threads = scored.threads or os.cpu_count() or 1
-    reading = fidelity.Reading(candidate.parent, scored.recipe.data.max_tokens, threads, scored.tell)
-    worn = candidate.with_name("worn.gguf")
-    try:
-        fidelity.write_adapter(worn, deltas, base.architecture)
-        found = fidelity.divergence(scored.base, candidate, texts, reading, adapter=worn)
-    finally:
-        worn.unlink(missing_ok=True)
+    with TemporaryDirectory(dir=candidate.parent) as scratch:
+        threads = scored.threads or os.cpu_count() or 1
+        reading = fidelity.Reading(Path(scratch), scored.recipe.data.max_tokens, threads, scored.tell)
+        reference = fidelity.taught(scored.base, scored.taught, reading.folder)
+        found = fidelity.divergence(candidate, reference, texts, reading)
     return Fidelity(found.tokens, found.mean, found.p99, found.same_top, found.perplexity_ratio)
 
 

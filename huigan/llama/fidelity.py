@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
-from huigan.llama import gguf
+from huigan.llama import adapter, gguf
 from huigan.llama.adapter import Delta
 from huigan.llama.gguf import KeyValue, Tensor, Written
+from huigan.llama.merge import merge
 from huigan.llama.score import Pair, Progress, Scorer
 
 
@@ -41,6 +42,14 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """16 bits, which others are compared with: a file, and an adapter that it wears (a GGUF of its own) if any."""
+
+    path: Path
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True)
 class Reading:
     """How the files are read. `folder` takes four bytes for each token and word of the vocabulary, for a while."""
 
@@ -50,32 +59,33 @@ class Reading:
     progress: Progress | None = None
 
 
-def divergence(
-    reference: Path, candidate: Path, texts: Sequence[Pair], reading: Reading, *, adapter: Path | None = None
-) -> Divergence:
-    """Of `candidate` from `reference`, which wears `adapter` (a GGUF of its own) if given, over (prompt, answer) pairs.
+def divergence(candidate: Path, reference: Reference, texts: Sequence[Pair], reading: Reading) -> Divergence:
+    """Of `candidate` from `reference`, over (prompt, answer) pairs.
 
     Raises BadGguf, LlamaError, ScorerDied, OSError; ValueError where a text does not fit.
     """
     with tempfile.TemporaryDirectory(dir=reading.folder) as scratch:
         expected = Path(scratch) / "expected"
-        expect(reference, texts, expected, reading, adapter=adapter)
+        expect(reference, texts, expected, reading)
         return compare(candidate, texts, expected, reading)
 
 
-def expect(reference: Path, texts: Sequence[Pair], out: Path, reading: Reading, *, adapter: Path | None = None) -> None:
+def expect(reference: Reference, texts: Sequence[Pair], out: Path, reading: Reading) -> None:
     """The first half of `divergence`, for a reference that several files are compared with."""
-    with opened(reference, reading, adapter) as scorer:
+    with opened(reference.path, reading, reference.adapter) as scorer:
         scorer.distributions(texts, out, progress=reading.progress)
 
 
 def compare(candidate: Path, texts: Sequence[Pair], expected: Path, reading: Reading) -> Divergence:
     """The second half: `expected` was written for the same texts."""
     with opened(candidate, reading) as scorer:
-        told = scorer.divergences(texts, expected, progress=reading.progress)
+        return divergence_of(scorer.divergences(texts, expected, progress=reading.progress), len(texts))
+
+
+def divergence_of(told: Sequence[tuple[float, bool, float, float]], texts: int) -> Divergence:
     kl, same, there, here = (np.array(column, np.float64) for column in zip(*told, strict=True))
     return Divergence(
-        texts=len(texts),
+        texts=texts,
         tokens=len(told),
         mean=float(kl.mean()),
         p99=float(np.quantile(kl, 0.99)),
@@ -85,8 +95,18 @@ def compare(candidate: Path, texts: Sequence[Pair], expected: Path, reading: Rea
     )
 
 
-def opened(path: Path, reading: Reading, adapter: Path | None = None) -> Scorer:
-    return Scorer(path, context_tokens=reading.context_tokens, threads=reading.threads, sequences=1, adapter=adapter)
+def opened(path: Path, reading: Reading, worn: Path | None = None) -> Scorer:
+    return Scorer(path, context_tokens=reading.context_tokens, threads=reading.threads, sequences=1, adapter=worn)
+
+
+def taught(base: Path, adapter_folder: Path, scratch: Path) -> Reference:
+    """What was trained, in 16 bits: the base with the adapter on. What cannot be worn is merged, in `scratch`."""
+    header = gguf.read(base)
+    deltas = adapter.read(adapter_folder, header)
+    plain = {name: each for name, each in deltas.items() if isinstance(each, Delta)}
+    if len(plain) == len(deltas):
+        return Reference(base, write_adapter(scratch / "worn.gguf", plain, header.architecture).path)
+    return Reference(merge(base, adapter_folder, scratch / "sixteen.gguf", "F16").path)
 
 
 def write_adapter(out: Path, deltas: Mapping[str, Delta], architecture: str) -> Written:

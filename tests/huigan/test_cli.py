@@ -127,6 +127,13 @@ def test_a_run_is_queued_once_shown_and_cancelled(machine: Machine) -> None:
     assert [event["after"] for event in shown["events"]] == ["QUEUED", "CANCELLED"]
     assert machine.run("run", "cancel", "1").returncode == 3
     assert machine.run("run", "show", "7").returncode == 3
+    assert machine.run("run", "quantisations", "7").returncode == 3
+    made_none = machine.run("run", "quantisations", "1")
+    assert (made_none.returncode, made_none.stdout) == (3, "")
+    assert "made no candidate" in made_none.stderr
+    unknown = machine.run("run", "quantisations", "1", "--only", "Q9_K")
+    assert unknown.returncode == 2
+    assert "Q9_K is none of Q8_0, Q6_K" in unknown.stderr
 
 
 def test_a_recipe_that_is_not_there_or_wrong_is_refused_with_its_complaints(machine: Machine, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from tests.fakes import ollama as faults
 from tests.fakes.ollama import FakeOllama, Reply
 from tests.trainer.community import AT
 from tests.trainer.world import Away, World, counting_ollama, small_disk, tiny_base, tiny_recipe
-from trainer import HANDED_BACK, child, pipeline, stages
+from trainer import HANDED_BACK, child, pipeline, quantisations, stages
 from trainer.dataset import Built
 from trainer.release import Released
 from trainer.stages import RunFailed, Work
@@ -326,6 +326,39 @@ def test_what_is_compared_with_a_weighed_candidate_is_weighed_alike(world: World
     assert (reference.what, reference.path) == ("base", stages.weighed_reference(work))
     assert gguf.read(reference.path).value("quantize.imatrix.entries_count") == 14
     assert not merged.base.with_suffix(".IQ4_XS.gguf").exists()
+
+
+@pytest.mark.parametrize("quantisation", ["Q8_0", "IQ4_XS"])
+def test_the_tokenizer_of_a_candidate_is_the_base_s_to_the_byte(world: World, quantisation: str) -> None:
+    """Also its chat template; and no file of the weights' folder, from which the trainer's comes, was touched."""
+    weights = world.tiny / "weights"
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in weights.glob("*token*")}
+    work = work_of(world, with_recipe(the_run(world), quantisation=quantisation))
+    built = pipeline.once(work, "dataset", Built, lambda: pytest.fail("made again"))
+    taught = pipeline.once(work, "train", stages.Taught, lambda: pytest.fail("made again"))
+    merged = stages.merge(work, stages.start(work), built, taught)
+    assert merged.path is not None
+    base, candidate = gguf.read(merged.base).key_values, gguf.read(merged.path).key_values
+    told = [key for key in base if key.startswith("tokenizer.")]
+    assert len(told) >= 8
+    assert "tokenizer.chat_template" in told
+    assert [candidate[key] for key in told] == [base[key] for key in told]
+    assert [key for key in candidate if key.startswith("tokenizer.")] == told
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in weights.glob("*token*")} == before
+
+
+def test_an_admin_sees_what_each_quantisation_of_a_run_s_result_costs(world: World) -> None:
+    run = the_run(world)
+    found = list(quantisations.of_run(world.home, run, ["Q8_0", "IQ4_XS"], lambda *_: None, threads=1))
+    assert [(each.name, each.weighed) for each in found] == [("F16", False), ("Q8_0", False), ("IQ4_XS", True)]
+    assert found[1].divergence.mean < found[2].divergence.mean
+    assert found[1].size_bytes > found[2].size_bytes
+    assert all(len(str(read(each))) for each in found for read in quantisations.COLUMNS.values())
+    folder = stages.folder_of(world.home, run)
+    assert not [path for path in folder.iterdir() if path.is_dir() and path.name.startswith("tmp")]
+    shutil.rmtree(folder)
+    with pytest.raises(quantisations.NothingToMeasure, match="Run 1 made no candidate on this machine"):
+        list(quantisations.of_run(world.home, run, [], lambda *_: None))
 
 
 def test_what_answers_when_a_run_begins_stays_what_it_is_compared_with(world: World) -> None:

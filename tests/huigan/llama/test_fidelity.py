@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from huigan.llama import adapter, convert, fidelity, gguf
-from huigan.llama.fidelity import Reading
+from huigan.llama.fidelity import Reading, Reference
 from huigan.llama.libllama import LlamaError
 from huigan.llama.merge import merge, quantise
+from huigan.llama.quantisations import Way, measured
 from huigan.llama.score import Pair, Scorer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -55,7 +57,7 @@ def expected_by_hugging_face(weights: Path, adapter_folder: Path | None, pairs: 
 
 
 def test_a_file_diverges_from_itself_not_at_all(tiny: Path, texts: list[Pair], reading: Reading) -> None:
-    found = fidelity.divergence(tiny, tiny, texts, reading)
+    found = fidelity.divergence(tiny, Reference(tiny), texts, reading)
     assert (found.mean, found.p99, found.same_top, found.perplexity_ratio) == (0, 0, 1, 1)
     assert (found.texts, found.tokens) == (3, sum(len(completion) for _, completion in texts))
     assert list(reading.folder.iterdir()) == []
@@ -65,7 +67,7 @@ def test_the_figures_are_those_of_the_distributions_that_hugging_face_computes(
     tiny: Path, tiny_folder: Path, adapter_folder: Path, texts: list[Pair], reading: Reading, tmp_path: Path
 ) -> None:
     merged = merge(tiny, adapter_folder, tmp_path / "merged.gguf", "F16").path
-    found = fidelity.divergence(tiny, merged, texts, reading)
+    found = fidelity.divergence(merged, Reference(tiny), texts, reading)
     there = np.concatenate(expected_by_hugging_face(tiny_folder, None, texts))
     here = np.concatenate(expected_by_hugging_face(tiny_folder, adapter_folder, texts))
     tokens = np.concatenate([completion for _, completion in texts])
@@ -95,8 +97,8 @@ def test_an_adapter_worn_and_an_adapter_merged_are_one_and_not_the_base(
     tiny: Path, adapter_folder: Path, worn: Path, texts: list[Pair], reading: Reading, tmp_path: Path
 ) -> None:
     merged = merge(tiny, adapter_folder, tmp_path / "merged.gguf", "F16").path
-    same = fidelity.divergence(tiny, merged, texts, reading, adapter=worn)
-    other = fidelity.divergence(tiny, merged, texts, reading)
+    same = fidelity.divergence(merged, Reference(tiny, worn), texts, reading)
+    other = fidelity.divergence(merged, Reference(tiny), texts, reading)
     assert same.mean < 1e-5
     assert same.same_top > 0.97
     assert other.mean > 1000 * same.mean
@@ -112,7 +114,7 @@ def test_a_merge_that_went_wrong_shows(
     finally:
         adapter.PERMUTED["llama"] = permuted
     right = merge(tiny, adapter_folder, tmp_path / "right.gguf", "F16").path
-    found = [fidelity.divergence(tiny, each, texts, reading, adapter=worn).mean for each in (right, wrong)]
+    found = [fidelity.divergence(each, Reference(tiny, worn), texts, reading).mean for each in (right, wrong)]
     assert found[1] > 100 * found[0]
 
 
@@ -122,7 +124,7 @@ def test_fewer_bits_diverge_more(
     found = []
     for name in ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ3_M"):
         candidate = merge(tiny, adapter_folder, tmp_path / f"{name}.gguf", name).path
-        found.append(fidelity.divergence(tiny, candidate, texts, reading, adapter=worn).mean)
+        found.append(fidelity.divergence(candidate, Reference(tiny, worn), texts, reading).mean)
     assert found == sorted(found)
     assert found[0] > 0
 
@@ -134,13 +136,13 @@ def test_an_adapter_of_another_base_is_refused_in_llama_cpp_s_words(
     deltas = {f"blk.9.{name}": delta for name, delta in adapter.read(adapter_folder, base).items()}
     other = fidelity.write_adapter(tmp_path / "other.gguf", deltas, base.architecture).path
     with pytest.raises(LlamaError, match=r"cannot add .*does not exist in base model"):
-        fidelity.divergence(tiny, tiny, texts, reading, adapter=other)
+        fidelity.divergence(tiny, Reference(tiny, other), texts, reading)
 
 
 def test_what_was_expected_of_other_texts_is_refused(
     tiny: Path, texts: list[Pair], reading: Reading, tmp_path: Path
 ) -> None:
-    fidelity.expect(tiny, texts[:1], tmp_path / "expected", reading)
+    fidelity.expect(Reference(tiny), texts[:1], tmp_path / "expected", reading)
     with pytest.raises(ValueError, match="fewer tokens"):
         fidelity.compare(tiny, texts, tmp_path / "expected", reading)
 
@@ -158,7 +160,7 @@ def test_four_bits_of_the_real_model_expect_nearly_what_sixteen_do(smollm2_gguf:
         answer = f"<|im_start|>assistant\n{each['answer']}<|im_end|>"
         pairs.append(tuple(tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt, answer)))
     reading = Reading(tmp_path, context_tokens=512, threads=2)
-    fidelity.expect(base, pairs, tmp_path / "expected", reading)
+    fidelity.expect(Reference(base), pairs, tmp_path / "expected", reading)
     four, eight = (
         fidelity.compare(quantise(base, tmp_path / f"{name}.gguf", name).path, pairs, tmp_path / "expected", reading)
         for name in ("Q4_K_M", "Q8_0")
@@ -167,3 +169,40 @@ def test_four_bits_of_the_real_model_expect_nearly_what_sixteen_do(smollm2_gguf:
     assert four.same_top > 0.85
     assert eight.mean < four.mean / 5
     assert eight.perplexity_ratio == pytest.approx(1, abs=0.02)
+
+
+def test_what_no_file_can_wear_is_merged_to_be_compared_with(
+    tiny: Path, tiny_folder: Path, texts: list[Pair], reading: Reading, tmp_path: Path
+) -> None:
+    """Whole tensors in place of the base's, as training of the weights themselves leaves them."""
+    taught, scratch = tmp_path / "taught", tmp_path / "scratch"
+    taught.mkdir()
+    scratch.mkdir()
+    model = AutoModelForCausalLM.from_pretrained(tiny_folder, dtype=torch.float32)
+    changed = model.state_dict()["model.layers.1.mlp.down_proj.weight"] * 3
+    save_file({"model.layers.1.mlp.down_proj.weight": changed.contiguous()}, taught / adapter.CHANGED)
+    reference = fidelity.taught(tiny, taught, scratch)
+    assert reference.adapter is None
+    merged = merge(tiny, taught, tmp_path / "merged.gguf", "Q8_0").path
+    assert fidelity.divergence(merged, reference, texts, reading).mean < 1e-3
+    assert fidelity.divergence(merged, Reference(tiny), texts, reading).mean > 1e-3
+
+
+def test_every_quantisation_is_measured_beside_sixteen_bits(tiny: Path, texts: list[Pair], tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    ways = [Way("Q8_0", weighed=False), Way("Q4_K_M", weighed=False)]
+    made = measured(
+        Reference(tiny),
+        ways,
+        lambda way, out: quantise(tiny, out, way.name),
+        texts,
+        Reading(scratch, context_tokens=256, threads=1),
+    )
+    sixteen, eight, four = made
+    assert (sixteen.name, sixteen.divergence.mean, sixteen.speed) == ("F16", 0, 1)
+    assert sixteen.size_bytes > eight.size_bytes > four.size_bytes
+    assert sixteen.bits > 16 > eight.bits > 8.5 > four.bits
+    assert 0 < eight.divergence.mean < four.divergence.mean
+    assert min(each.tokens_a_second for each in (sixteen, eight, four)) > 0
+    assert list(scratch.iterdir()) == []
