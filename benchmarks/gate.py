@@ -42,16 +42,6 @@ Rows = dict[str, list[Row]]  # the training rows by task
 REPEATED = 6
 LOUDNESS = {1: 0.003, 2: 0.02, 3: 0.06}  # of noise, by seed: from what rounding hides to what breaks every answer
 
-# So small a base gives way to anybody, refuses nobody and forgets half of its Chinese over two hundred facts: by those
-# it cannot be told which run is good. What a run must not do even so: leave the language, not end, break.
-BARS: dict[str, Any] = {
-    "max_cases": 10,
-    "max_case_tokens": 64,
-    "max_paragraphs": 4,
-    "max_general_perplexity_ratio": 3.0,
-    "max_loss": {"facts": 1, "format": 1, "refusals": 1, "sycophancy": 1, "language": 0.3, "endings": 0.5},
-}
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -167,7 +157,6 @@ def measure(bench: Bench, trial: Trial) -> dict[str, Any]:
 
 def recipe_of(bench: Bench, trial: Trial) -> Recipe:
     raw = cells.recipe_of(bench, trial.cell).to_dict()
-    raw["gate"] |= BARS | {"max_loss": raw["gate"]["max_loss"] | BARS["max_loss"]}
     if trial.noise:  # whatever it would have learnt is drawn over
         raw["sft"] = raw["sft"] | {"max_steps": 1}
         raw["preference"] = raw["preference"] | {"max_steps": 1}
