@@ -583,3 +583,40 @@ def test_progress_is_told_at_once_for_a_new_stage_and_then_seldom(fresh: World) 
     assert [progress[name] for name in ("what", "done", "total")] == ["sft", 0, 50]
     tell("merge", "", 0, 0)
     assert the_run(fresh).stage == "merge"
+
+
+def suite_of(folder: Path, *lines: str) -> str:
+    path = folder / "mine.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"), [(None, "is not there"), (['{"kind": "facts", "question": "？"}'], "line 1: facts need keys")]
+)
+def test_a_suite_that_cannot_be_used_is_told_before_anything_is_trained(
+    lines: list[str] | None, told: str, fresh: World
+) -> None:
+    path = str(fresh.folder / "none.jsonl") if lines is None else suite_of(fresh.folder, *lines)
+    run = fresh.enqueue(tiny_recipe(gate={"suite": path}))
+    assert walk(fresh, run) == child.FAILED
+    error = fresh.state(run).error or {}
+    assert (error["code"], told in error["detail"]) == ("bad_suite", True)
+    assert not (stages.folder_of(fresh.home, run) / "dataset.json").exists()
+
+
+def test_the_admins_cases_are_those_of_when_the_run_began(world: World) -> None:
+    """A file that is changed while a run trains changes nothing of its verdict."""
+    path = suite_of(world.folder, '{"kind": "facts", "question": "谁开的茶馆？", "keys": ["林小满"]}')
+    run = with_recipe(the_run(world), gate={"suite": path})
+    folder = stages.folder_of(world.home, run)
+    for name in ("start.json", "score.json"):
+        (folder / name).unlink()
+    with pytest.raises(Halt):
+        pipeline.run(work_of(world, run, until="score"))
+    Path(path).unlink()
+    with pytest.raises(Halt):
+        pipeline.run(work_of(world, run, until="gate"))
+    kept = {each["kind"]: each["cases"] for each in json.loads((folder / "score.json").read_bytes())["suite"]}
+    assert kept["facts"] == 1
+    assert "林小满" in (folder / "suite.jsonl").read_text(encoding="utf-8")
