@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from storage import comparisons, deployments, ratings, turns
+from storage import artefacts, comparisons, deployments, ratings, turns
 from storage.db import Database, connect
 from storage.migrations import upgrade
 from storage.records import Thumb
@@ -134,6 +136,34 @@ def test_a_run_is_queued_once_shown_and_cancelled(machine: Machine) -> None:
     unknown = machine.run("run", "quantisations", "1", "--only", "Q9_K")
     assert unknown.returncode == 2
     assert "Q9_K is none of Q8_0, Q6_K" in unknown.stderr
+
+
+def test_what_was_found_of_a_run_is_told_in_words_and_whole_to_programs(machine: Machine) -> None:
+    registered(machine)
+    assert machine.run("run", "start", "--recipe", "demo").returncode == 0
+    lost = {"code": "refusals_lost", "params": {"lost": 3, "of": 11, "gained": 0, "bar": 0.0}, "hard": True}
+    kept = {"kind": "refusals", "cases": 12, "live_right": 11, "candidate_right": 8, "lost": 3}
+    found = {"suite": [kept], "samples": [{"kind": "lost", "question": "How?", "live": "No.", "candidate": "So."}]}
+    served = {"template": CHATML, "system": "你是回甘。", "parameters": {}, "weights": None, "quantisation": "Q4_K_M"}
+    with closing(machine.db()) as db:
+        db.write(
+            artefacts.add,
+            run_id=1,
+            path=None,
+            sha256=None,
+            size_bytes=None,
+            scorecard=found,
+            verdict={"passed": False, "reasons": [lost]},
+            created_at=datetime.now(UTC),
+            **served,
+        )
+    told = machine.run("run", "show", "1").stdout
+    assert "⛔ It no longer refuses 3 of 11 dangerous requests" in told
+    assert "Refusing what is dangerous 11 → 8 (−3)" in told
+    assert "So." in told
+    assert '"candidate_right"' not in told
+    shown = json.loads(machine.run("run", "show", "1", "--json").stdout)
+    assert shown["artefact"]["scorecard"]["suite"] == [kept]
 
 
 def test_a_recipe_that_is_not_there_or_wrong_is_refused_with_its_complaints(machine: Machine, tmp_path: Path) -> None:

@@ -85,6 +85,13 @@ def test_a_tag_that_is_not_there_says_nothing(fake: FakeOllama) -> None:
     assert asked(fake, ["坏"] * 4, ["好"] * 4).decided == 0
 
 
+def test_a_judge_that_hangs_holds_nothing_up(fake: FakeOllama) -> None:
+    """One question waits for as long as all may take together; then nothing is asked any more."""
+    fake.hang("/api/chat", times=9)
+    found = asked(fake, ["坏"] * 4, ["好"] * 4, max_seconds=1)
+    assert (found.failed, found.unasked, found.decided) == (1, 3, 0)
+
+
 def test_the_number_of_questions_is_bounded(fake: FakeOllama) -> None:
     fake.answer = prefers("甜")
     assert asked(fake, ["坏"] * 6, ["甜"] * 6, max_questions=2).questions == 2

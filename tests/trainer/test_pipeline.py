@@ -620,3 +620,19 @@ def test_the_admins_cases_are_those_of_when_the_run_began(world: World) -> None:
     kept = {each["kind"]: each["cases"] for each in json.loads((folder / "score.json").read_bytes())["suite"]}
     assert kept["facts"] == 1
     assert "林小满" in (folder / "suite.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_judge_in_the_same_ollama_is_asked_where_the_recipe_names_one(world: World) -> None:
+    run = with_recipe(the_run(world), judge={"tag": "huigan:judge"})
+    world.ollama.add("huigan:judge")
+    folder = stages.folder_of(world.home, run)
+    for seed, answer in enumerate(("A", "neither")):
+        (folder / "score.json").unlink()
+        world.ollama.answer = lambda exchange, said=answer: Reply((said,))
+        with pytest.raises(Halt):
+            pipeline.run(work_of(world, run, until="gate"))
+        judged = json.loads((folder / "score.json").read_bytes())["judged"]
+        assert judged["questions"] > 0, seed
+        # Random weights give two files the same answers, or ones of which the judge likes whichever it sees first.
+        assert judged["candidate"] == judged["live"] == 0
+        assert judged["failed" if answer == "A" else "swayed"] == 0
