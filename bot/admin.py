@@ -108,7 +108,7 @@ class Admin:
         return await self._db.aread(_releases, asked.locale)
 
     async def _promote(self, asked: Asked) -> str:
-        number = _number(asked.args)
+        number = number_of(asked.args)
         if number is None:
             return text(asked.locale, "refusal.promote_usage")
         await asked.say(text(asked.locale, "admin.working"))
@@ -118,7 +118,7 @@ class Admin:
         )
 
     async def _reject(self, asked: Asked) -> str:
-        number = _number(asked.args[:1])
+        number = number_of(asked.args[:1])
         if number is None:
             return text(asked.locale, "refusal.reject_usage")
         how: dict[str, Any] = {"by_user_id": asked.user.id, "at": datetime.now(UTC)}
@@ -160,7 +160,8 @@ class Admin:
         return text(locale, done, release=result.release.id, tag=result.release.tag)
 
 
-def _number(args: list[str]) -> int | None:
+def number_of(args: list[str]) -> int | None:
+    """Of a run or a release, where nothing else is said; small enough for a database."""
     is_one = len(args) == 1 and args[0].isascii() and args[0].isdigit() and len(args[0]) <= 18
     return int(args[0]) if is_one else None
 

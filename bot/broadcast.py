@@ -1,19 +1,21 @@
 """/broadcast: one message to everybody, confirmed first, sent beside everything else, its progress in one message.
 
-It takes a third of what Telegram allows over all, so answers and notices go on. Where a kill falls between sending and
-noting it, a few have it twice: better than not at all.
+It takes a third of what Telegram allows over all, so answers and notices go on. Nobody has it twice: each is noted
+before it is sent, and of those that a kill met in between the card says that nobody knows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
+from telegram import MessageEntity
 from telegram.error import Forbidden, TelegramError
 from telegram.ext import BaseHandler
+from telegramify_markdown import utf16_len
 
 from bot import CHANNEL
 from bot.access import in_private
@@ -62,8 +64,11 @@ class Broadcasts:
             result = await self._db.awrite(broadcasts.cancel, by_user_id=asked.user.id, at=now())
             return refused(result, asked.locale) if isinstance(result, Refusal) else text(asked.locale, "broadcast.off")
         said, entities = _wanted(asked)
-        if not said.strip():
-            return text(asked.locale, "refusal.broadcast_usage")
+        if not said:
+            is_other = asked.message.reply_to_message is not None and not asked.args
+            return text(asked.locale, "refusal.broadcast_no_text" if is_other else "refusal.broadcast_usage")
+        if utf16_len(said) > MAX_UNITS:
+            return text(asked.locale, "refusal.broadcast_too_long", units=utf16_len(said), most=MAX_UNITS)
         how: dict[str, Any] = {"by_user_id": asked.user.id, "at": now()}
         result = await self._db.awrite(broadcasts.propose, said, entities, **how)
         if isinstance(result, Refusal):
@@ -95,11 +100,11 @@ class Broadcasts:
 
     async def drain(self) -> None:
         """Send what is unsent of it, a little at a time."""
-        newest = await self._db.aread(broadcasts.newest)
+        newest, notices = await self._db.aread(broadcasts.due, BATCH)
         if newest is None or (newest.state != broadcasts.SENDING and not self._is_to_be_shown(newest)):
             return
         try:
-            for notice in await self._db.aread(outbox.unsent, BATCH, only=broadcasts.CODE):
+            for notice in notices:
                 if notice.id not in self._sending:
                     await self._start(notice, newest)
         except asyncio.CancelledError:
@@ -117,7 +122,7 @@ class Broadcasts:
 
     async def _send(self, notice: Notice, broadcast: Broadcast) -> None:
         assert notice.user_id is not None
-        spot = await self._db.aread(_still_wanted, notice.id, notice.user_id)
+        spot = await self._db.awrite(_take, notice.id, notice.user_id)
         if spot is None:
             return
         try:
@@ -125,12 +130,13 @@ class Broadcasts:
         except TelegramError as error:
             if is_passing(error):
                 logger.warning("announcement %d to user %d waits: %s", broadcast.number, notice.user_id, error)
+                await self._db.awrite(broadcasts.put_back, notice.id, broadcast.number, now())
                 return
             why = "blocked" if isinstance(error, Forbidden) else "refused"
             logger.info("announcement %d does not reach user %d: %s", broadcast.number, notice.user_id, error)
             await self._db.awrite(outbox.give_up, notice.id, why, now())
             return
-        await self._db.awrite(outbox.mark_sent, notice.id, now())
+        await self._db.awrite(outbox.mark_reached, notice.id, now())
 
     def _is_to_be_shown(self, broadcast: Broadcast) -> bool:
         """It was cancelled while its card told how far it was."""
@@ -140,7 +146,7 @@ class Broadcasts:
         at, newest = await self._db.aread(broadcasts.progress, number), await self._db.aread(broadcasts.newest)
         if newest is None or newest.number != number:
             return
-        if newest.state == broadcasts.SENDING and at.unsent == 0:
+        if newest.state == broadcasts.SENDING and at.unsent == 0 and not self._sending:
             await self._db.awrite(broadcasts.finish, number, now())
             newest = await self._db.aread(broadcasts.newest)
         is_over = newest is not None and newest.state != broadcasts.SENDING
@@ -157,13 +163,25 @@ def _wanted(asked: Asked) -> tuple[str, list[dict[str, Any]]]:
     replied = asked.message.reply_to_message
     if replied is not None and not asked.args:
         return replied.text or "", [each.to_dict() for each in replied.entities]
-    words = "".join((asked.message.text or "").split(maxsplit=1)[1:]).strip()
-    return words if len(words.encode("utf-16-le")) // 2 <= MAX_UNITS else "", []
+    whole = asked.message.text or ""
+    words = "".join(whole.split(maxsplit=1)[1:])
+    before = utf16_len(whole.removesuffix(words))
+    return words.rstrip(), list(_moved(asked.message.entities, before, before + utf16_len(words.rstrip())))
+
+
+def _moved(entities: Sequence[MessageEntity], start: int, end: int) -> Iterator[dict[str, Any]]:
+    """Those between, as they stand in what is between; in UTF-16 units."""
+    for each in entities:
+        first, last = max(each.offset, start), min(each.offset + each.length, end)
+        if first < last:
+            yield each.to_dict() | {"offset": first - start, "length": last - first}
 
 
 def _card(broadcast: Broadcast, at: Progress, locale: str) -> Panel:
     code = f"broadcast.{broadcast.state}"
     words = text(locale, code, sent=at.sent, total=at.total, unreached=at.unreached)
+    if at.unsure and broadcast.state != broadcasts.SENDING:
+        words += "\n" + text(locale, "broadcast.unsure", unsure=at.unsure)
     stop = ((text(locale, "broadcast.stop"), f"nobcast:{broadcast.number}"),)
     return Panel(words, (stop,) if broadcast.state == broadcasts.SENDING else ())
 
@@ -179,7 +197,10 @@ def _begin(session: Session, number: int, card: tuple[str, str], by_user_id: int
     return broadcasts.confirm(session, number, _recipients(session), card, by_user_id=by_user_id, at=now())
 
 
-def _still_wanted(session: Session, notice_id: int, user_id: int) -> Spot | None:
-    """None if it was cancelled, or sent, meanwhile."""
-    is_unsent = outbox.is_unsent(session, notice_id)
-    return Spot(int(users.get(session, user_id).external_id)) if is_unsent else None
+def _take(session: Session, notice_id: int, user_id: int) -> Spot | None:
+    """None if it was cancelled, or sent, meanwhile, or they were blocked."""
+    user = users.get(session, user_id)
+    if user.role is Role.BLOCKED:
+        outbox.give_up(session, notice_id, "blocked", now())
+        return None
+    return Spot(int(user.external_id)) if outbox.take(session, notice_id, broadcasts.UNSURE, now()) else None

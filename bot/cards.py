@@ -21,6 +21,7 @@ from bot import CHANNEL, keyboards, progress, scorecards
 from bot.admin import refused
 from bot.locales import Locales
 from bot.notices import can_be_written_to
+from bot.panels import tell
 from bot.places import Spot
 from bot.progress import Account, account
 from bot.render import Piece, clipped
@@ -108,8 +109,12 @@ class Cards:
         elif known.run.id in self._warming:
             await self._toast(update, text(locale, "admin.working"))
         else:
-            await self._toast(update, text(locale, "admin.working"))
-            await self._promote(query, user, known, locale)
+            self._warming.add(known.run.id)  # before anything is waited for: another's press may be next
+            try:
+                await self._toast(update, text(locale, "admin.working"))
+                await self._promote(query, user, known, locale)
+            finally:
+                self._warming.discard(known.run.id)
         await self.look()
 
     async def _reject(self, update: Update, user: User, number: int, locale: str) -> None:
@@ -125,12 +130,8 @@ class Cards:
         assert query.message is not None
         assert known.release is not None
         spot, message_id = Spot(query.message.chat.id), query.message.message_id
-        self._warming.add(known.run.id)
-        try:
-            await self._screen.edit(spot, message_id, card_of(known, locale, text(locale, "admin.working")))
-            failed = await self._warmed_up(user, known.release.id, locale)
-        finally:
-            self._warming.discard(known.run.id)
+        await self._screen.edit(spot, message_id, card_of(known, locale, text(locale, "admin.working")))
+        failed = await self._warmed_up(user, known.release.id, locale)
         after = await self._db.aread(account, known.run.id, datetime.now(UTC))
         if failed is not None and after.run.state is RunState.AWAITING_APPROVAL:
             await self._screen.edit(spot, message_id, card_of(after, locale, failed), _buttons(after, locale))
@@ -147,7 +148,7 @@ class Cards:
     async def _toast(self, update: Update, words: str) -> None:
         assert update.callback_query is not None
         if update.update_id not in self._replayed:
-            await self._screen.toast(update.callback_query, words)
+            await tell(self._screen, update.callback_query, words)
 
 
 def card_of(known: Account, locale: str, note: str = "") -> Piece:

@@ -182,4 +182,6 @@ def _panel(kept: list[operate.Kept], locale: str) -> Panel:
         lines.append(" · ".join([each.tag, f"{each.size_bytes / GIGABYTE:.2f} GB", *marks]))
         if each.needed_for is None:
             buttons.append(((text(locale, "library.remove", tag=each.tag), f"untag:{_number(each.tag)}"),))
+    if len(kept) > LISTED:
+        lines.append(text(locale, "library.more", tags=len(kept) - LISTED))
     return Panel("\n".join(lines), tuple(buttons))

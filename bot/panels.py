@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from telegram import InlineKeyboardButton, InlineKeyboardMarkup, Message, Update
+from telegram import CallbackQuery, InlineKeyboardButton, InlineKeyboardMarkup, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
 
 from bot import CHANNEL
@@ -68,11 +68,17 @@ def pressable(
         pushed = await _pushed(db, update, locale)
         answer: Answer = pushed if isinstance(pushed, str) else await acts[pushed.press.act](pushed)
         if update.update_id not in replayed:
-            await screen.toast(query, answer if isinstance(answer, str) else "")
+            await tell(screen, query, answer if isinstance(answer, str) else "")
         if isinstance(answer, Panel) and not isinstance(pushed, str):
             await screen.edit(pushed.spot, pushed.message_id, answer.piece, answer.keyboard)
 
     return CallbackQueryHandler(handle, pattern=rf"^({'|'.join(acts)})(:|$)")
+
+
+async def tell(screen: Screen, query: CallbackQuery, words: str) -> None:
+    """Words for whoever pressed: in a message where the press was answered without them, since it took long."""
+    if not await screen.toast(query, words) and words and isinstance(query.message, Message):
+        await screen.say(spot_of(query.message), words)
 
 
 async def _pushed(db: Database, update: Update, locale: str) -> Pushed | str:

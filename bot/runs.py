@@ -17,7 +17,7 @@ from telegram.error import TelegramError
 from telegramify_markdown import utf16_len
 
 from bot import CHANNEL, pictures, progress
-from bot.admin import Asked, Guard, refused
+from bot.admin import Asked, Guard, number_of, refused
 from bot.places import Spot
 from bot.progress import Account, account
 from bot.render import Piece, clipped
@@ -38,7 +38,6 @@ LISTED = 10
 CAPTION_UNITS = 1024
 MIN_POINTS = 2
 ROOM_SECONDS = 1.0
-MAX_ID = 2**63 - 1
 
 
 class Runs:
@@ -167,9 +166,9 @@ def _chosen(args: list[str]) -> tuple[str | None, bool] | None:
 def _meant(session: Session, args: list[str], states: frozenset[RunState] | None) -> int | Refusal:
     """The run that is named, else the newest one in these states; a running one before one that waits."""
     if args:
-        if len(args) > 1 or not (args[0].isascii() and args[0].isdigit()) or int(args[0][:19]) > MAX_ID:
+        number = number_of(args)
+        if number is None:
             return Refusal("run_usage")
-        number = int(args[0])
     else:
         found = runs.newest(session, states=states)
         if not found:

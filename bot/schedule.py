@@ -45,7 +45,7 @@ class Schedule:
 
 
 def _is_count(written: str) -> bool:
-    return written.isascii() and written.isdigit() and 1 <= int(written[:9]) <= timetable.MOST_RATINGS
+    return written.isascii() and written.isdigit() and len(written) <= 9 and 1 <= int(written) <= timetable.MOST_RATINGS
 
 
 def _told(session: Session, locale: str, is_changed: bool, at: datetime) -> str:

@@ -188,9 +188,9 @@ class Screen:
                     raise
             self._remember(chat_id, message_id, piece, keyboard)
 
-    async def toast(self, query: CallbackQuery, words: str) -> None:
-        """Answer a press, unless it is answered already."""
-        await self._toasts.say(query, words)
+    async def toast(self, query: CallbackQuery, words: str) -> bool:
+        """Answer a press, unless it is answered already. Whether the words are seen."""
+        return await self._toasts.say(query, words)
 
     async def _edit(
         self, spot: Spot, message_id: int, piece: Piece, keyboard: Keyboard, pace: str | None = None

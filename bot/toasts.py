@@ -39,15 +39,17 @@ class Toasts:
         if len(self._answered) > REMEMBERED_PRESSES:
             self._answered.popitem(last=False)
 
-    async def say(self, query: CallbackQuery, words: str) -> None:
-        """Nothing, where it is answered already."""
+    async def say(self, query: CallbackQuery, words: str) -> bool:
+        """Whether the words are seen: nothing is said where it is answered already, or forgotten."""
         if query.id in self._answered:
-            return
+            return False
         self.give_up(query)
         try:
             await query.answer(words[:MAX_CHARACTERS] or None)
         except TelegramError as error:
             logger.info("a press was not answered: %s", error)
+            return False
+        return True
 
     async def look(self) -> None:
         """Call every LOOK_SECONDS."""

@@ -48,11 +48,6 @@ def unsent(session: Session, limit: int = 50, *, only: str | None = None, but: S
     return every(session, Notice, query.order_by(outbox.c.id).limit(limit))
 
 
-def is_unsent(session: Session, notice_id: int) -> bool:
-    query = select(outbox.c.id).where(outbox.c.id == notice_id, outbox.c.sent_at.is_(None))
-    return session.execute(query).first() is not None
-
-
 def count_unsent(session: Session, *, but: Sequence[str] = ()) -> int:
     query = select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
     return session.scalar(query.where(outbox.c.code.not_in(but)) if but else query) or 0
@@ -75,6 +70,27 @@ def mark_sent(session: Session, notice_id: int, at: datetime) -> None:
 def give_up(session: Session, notice_id: int, why: str, at: datetime) -> None:
     """It never reaches its user."""
     session.execute(sql_update(outbox).where(outbox.c.id == notice_id).values(sent_at=at, undeliverable=why))
+
+
+def take(session: Session, notice_id: int, why: str, at: datetime) -> bool:
+    """Give it up before it is sent: a kill then leaves it so. False where it is not there to be sent any more."""
+    taken = session.execute(
+        sql_update(outbox)
+        .where(outbox.c.id == notice_id, outbox.c.sent_at.is_(None))
+        .values(sent_at=at, undeliverable=why)
+        .returning(outbox.c.id)
+    )
+    return taken.first() is not None
+
+
+def put_back(session: Session, notice_id: int) -> None:
+    """It was taken, and is still to be sent."""
+    session.execute(sql_update(outbox).where(outbox.c.id == notice_id).values(sent_at=None, undeliverable=None))
+
+
+def mark_reached(session: Session, notice_id: int, at: datetime) -> None:
+    """It was taken, and has reached its user."""
+    session.execute(sql_update(outbox).where(outbox.c.id == notice_id).values(sent_at=at, undeliverable=None))
 
 
 def withdraw(session: Session, key_prefix: str, why: str, at: datetime) -> int:

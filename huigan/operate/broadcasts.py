@@ -15,10 +15,12 @@ from sqlalchemy.orm import Session
 
 from huigan.operate.refusals import Refusal
 from storage import audit, outbox, settings
+from storage.records import Notice
 
 CODE = "broadcast"  # of its notices
 KEY = "broadcast"
 ASKED, SENDING, DONE, CANCELLED = "asked", "sending", "done", "cancelled"
+UNSURE = "unsure"  # of a notice: it is on its way, or was when the process ended, and nobody knows whether it arrived
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,11 @@ class Progress:
     sent: int
     unsent: int
     unreached: int  # who blocked the bot, or is gone
+    unsure: int = 0
 
     @property
     def total(self) -> int:
-        return self.sent + self.unsent + self.unreached
+        return self.sent + self.unsent + self.unreached + self.unsure
 
 
 def newest(session: Session) -> Broadcast | None:
@@ -84,6 +87,23 @@ def cancel(session: Session, *, by_user_id: int, at: datetime) -> Broadcast | Re
     return _keep(session, replace(last, state=CANCELLED), at)
 
 
+def due(session: Session, limit: int) -> tuple[Broadcast | None, list[Notice]]:
+    """The newest, and some of what is unsent of it."""
+    last = newest(session)
+    if last is None or last.state != SENDING:
+        return last, []
+    return last, [each for each in outbox.unsent(session, limit, only=CODE) if each.params["broadcast"] == last.number]
+
+
+def put_back(session: Session, notice_id: int, number: int, at: datetime) -> None:
+    """It was taken to be sent, and could not be yet: it is sent later, unless it was cancelled meanwhile."""
+    last = newest(session)
+    if last is not None and last.number == number and last.state == SENDING:
+        outbox.put_back(session, notice_id)
+    else:
+        outbox.give_up(session, notice_id, CANCELLED, at)
+
+
 def finish(session: Session, number: int, at: datetime) -> None:
     last = newest(session)
     if last is not None and last.number == number and last.state == SENDING:
@@ -93,8 +113,8 @@ def finish(session: Session, number: int, at: datetime) -> None:
 def progress(session: Session, number: int) -> Progress:
     fates = outbox.count_by_fate(session, _prefix(number))
     left_out = fates.pop(CANCELLED, 0)
-    sent, unsent = fates.pop("sent", 0), fates.pop("unsent", 0)
-    return Progress(sent, unsent + left_out, sum(fates.values()))
+    sent, unsent, unsure = (fates.pop(fate, 0) for fate in ("sent", "unsent", UNSURE))
+    return Progress(sent, unsent + left_out, sum(fates.values()), unsure)
 
 
 def _prefix(number: int) -> str:

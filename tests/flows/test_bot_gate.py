@@ -165,7 +165,9 @@ def test_an_announcement_reaches_everybody_once_across_a_kill_and_skips_who_bloc
     crowd = [somebody(here, f"Person of {number}") for number in range(12)]
     gone, _ = crowd[0]
     gone.blocks()
-    here.says("/broadcast 明天换新版本")
+    here.says("/broadcast")
+    here.said("用法：/broadcast")
+    here.says("/broadcast  😀 明天换新版本", entities=[{"type": "bold", "offset": 15, "length": 2}])
     here.alice.presses(here.said("把上面这条发给"), next(iter(here.said("把上面这条发给").buttons)))
     here.wait(lambda: any(each["sent_at"] for each in here.rows("outbox", code="broadcast")), about="it has begun")
     here.kill()
@@ -174,8 +176,11 @@ def test_an_announcement_reaches_everybody_once_across_a_kill_and_skips_who_bloc
         lambda: all(each["sent_at"] for each in here.rows("outbox", code="broadcast")), about="all is sent", timeout=30
     )
     here.said("群发完成")
-    for _, chat in crowd[1:]:
-        assert 1 <= sum("明天换新版本" in text for text in chat.texts) <= 2
+    for person, chat in crowd[1:]:
+        [fate] = here.rows("outbox", code="broadcast", user_id=row(here, person)["id"])
+        had = [each for each in chat.answers if each.text == "😀 明天换新版本"]
+        assert len(had) == 1 or (had == [] and fate["undeliverable"] == "unsure")
+        assert all(each.entities == [{"type": "bold", "offset": 3, "length": 2}] for each in had)
     [lost] = here.rows("outbox", code="broadcast", user_id=row(here, gone)["id"])
     assert lost["undeliverable"] == "blocked"
     for call in here.telegram.refusals:

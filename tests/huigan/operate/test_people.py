@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -131,7 +132,7 @@ def test_a_link_for_admins_is_an_owners_to_make_and_makes_nobody_one_twice(db: D
 def test_an_announcement_is_confirmed_once_counted_and_cancelled(db: Database) -> None:
     owner = person(db, "owner", Role.OWNER)
     crowd = [person(db, f"person {number}").id for number in range(5)]
-    how = {"by_user_id": owner.id, "at": AT}
+    how: Any = {"by_user_id": owner.id, "at": AT}
     asked = db.write(broadcasts.propose, "hello", [], **how)
     assert isinstance(asked, broadcasts.Broadcast)
     assert db.write(broadcasts.confirm, asked.number + 1, crowd, ("1", "2"), **how) == Refusal("stale_button")
@@ -151,3 +152,25 @@ def test_an_announcement_is_confirmed_once_counted_and_cancelled(db: Database) -
     after = db.write(broadcasts.propose, "again", [], **how)
     assert isinstance(after, broadcasts.Broadcast)
     assert after.number == asked.number + 1
+
+
+def test_who_is_being_sent_an_announcement_is_sent_it_by_nobody_else_and_not_after_its_end(db: Database) -> None:
+    owner = person(db, "owner", Role.OWNER)
+    crowd = [person(db, f"person {number}").id for number in range(3)]
+    how: Any = {"by_user_id": owner.id, "at": AT}
+    asked = db.write(broadcasts.propose, "hello", [], **how)
+    assert isinstance(asked, broadcasts.Broadcast)
+    db.write(broadcasts.confirm, asked.number, crowd, ("1", "2"), **how)
+    _, [first, second, third] = db.read(broadcasts.due, 10)
+    for each in (first, second, third):
+        assert db.write(outbox.take, each.id, broadcasts.UNSURE, AT)
+        assert not db.write(outbox.take, each.id, broadcasts.UNSURE, AT)
+    assert db.read(broadcasts.due, 10)[1] == []
+    db.write(outbox.mark_reached, first.id, AT)
+    db.write(broadcasts.put_back, second.id, asked.number, AT)
+    assert db.read(broadcasts.due, 10)[1] == [second]
+    assert db.read(broadcasts.progress, asked.number) == broadcasts.Progress(1, 1, 0, unsure=1)
+    db.write(broadcasts.cancel, **how)
+    db.write(broadcasts.put_back, third.id, asked.number, AT)
+    assert db.read(outbox.unsent, only=broadcasts.CODE) == []
+    assert db.read(broadcasts.progress, asked.number) == broadcasts.Progress(1, 2, 0)
