@@ -37,9 +37,13 @@ def test_why_no_run_is_due_is_told_in_words_with_the_next_time(db: Database) -> 
     loop.consider(db, plan, AT)
     said = told(db)
     assert "next at 2026-11-25 03:00 UTC" in said
-    for reason in ("No new rating since the last run", "0 ratings, 4 are needed", "0 raters, 2 are needed"):
+    for reason in (
+        "No new rating since the last run",
+        "Ratings: 0 of the 4 needed",
+        "People who rated: 0 of the 2 needed",
+    ):
         assert f"· {reason}" in said
-    assert "0 new ratings, 20 start a run" in said
+    assert "New ratings: 0 of the 20 that start a run" in said
 
 
 def test_a_time_that_has_passed_says_that_schedules_does_not_look(db: Database) -> None:

@@ -58,7 +58,7 @@ def test_an_owner_claims_looks_trains_promotes_and_rolls_back(here: World) -> No
     assert code not in here.logged()
 
     here.says("/status")
-    assert "第 1 版（huigan:base-1）" in here.said("在线").text
+    assert "第 1 版（huigan:base-1）" in here.said("线上：").text
     here.says("/retrain")
     here.said("没有训练程序在运行")
     here.says("/retrain")
@@ -71,7 +71,7 @@ def test_an_owner_claims_looks_trains_promotes_and_rolls_back(here: World) -> No
     here.says("/promote 1")
     here.said("✅ 第 1 版已上线")
     here.says("/promote 1")
-    here.said("第 1 版已经在线了")
+    here.said("第 1 版已经在线上了")
     carol, hers = promoted_to_admin(here)
     here.says("/promote 99", who=carol, chat=hers)
     here.said("没有第 99 版", hers)
@@ -119,7 +119,7 @@ def test_a_proposal_is_announced_promoted_answers_and_is_rolled_back_and_only_ad
     new = proposed(here, "huigan:run1-0123456789ab")
     here.said("第 1 次训练通过了评测，等你批准")
     here.says("/status")
-    assert "第 1 次训练：等待批准" in here.said("huigan schedules 还没有看过").text
+    assert "第 1 次训练：等待批准" in here.said("huigan schedules 还没有检查过").text
     for command in commands:
         here.says(command, who=bob, chat=chat)
     here.wait(lambda: [text for text in chat.texts if "只有管理员能用" in text][4:], about="each is refused")
@@ -154,7 +154,7 @@ def test_notices_reach_their_admins_once_whatever_fails_and_none_is_tried_for_ev
     claimed = here.db.write(runs.claim, "w", now())
     assert claimed is not None
     here.db.write(operate_runs.fail, claimed.id, claimed.attempt, {"code": "worker_lost", "attempts": 3}, now())
-    assert "丢失了 3 次" in here.said("第 1 次训练失败").text
+    assert "失联了 3 次" in here.said("第 1 次训练失败").text
     assert here.db.read(runs.get, claimed.id).state is RunState.FAILED
 
     known = here.db.read(users.find, "telegram", str(bob.id))

@@ -89,7 +89,7 @@ def test_an_admin_is_made_gets_a_menu_and_is_unmade_and_only_owners_do_so(here: 
     here.says("/users", who=bob, chat=bobs)
     here.said("只有管理员能用", bobs)
     here.says("/audit")
-    assert "改了角色" in here.said("改了角色").text
+    assert "改了身份" in here.said("改了身份").text
 
 
 def test_who_is_blocked_is_told_once_and_then_never_again_until_unblocked(here: World) -> None:
@@ -203,7 +203,7 @@ def test_tags_are_listed_fetched_stopped_and_removed_unless_needed(here: World) 
     assert "tea:v2" in here.ollama.tags
     here.ollama.inject("/api/pull", 200, "pull model manifest: file does not exist")
     here.says("/models pull nothing:v1")
-    assert "file does not exist" in here.said("nothing:v1 没有下载成").text
+    assert "file does not exist" in here.said("nothing:v1 下载失败").text
     here.ollama.hang("/api/pull")
     here.says("/models pull slow:v1")
     slow = here.said("准备下载 slow:v1")

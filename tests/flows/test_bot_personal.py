@@ -48,7 +48,7 @@ def test_a_language_is_chosen_and_kept_until_it_is_left_to_telegram_again(here: 
     here.says("/id")
     here.said("Your id")
     here.says("/lang")
-    here.alice.presses(here.said("Which language"), "As Telegram has it")
+    here.alice.presses(here.said("Which language"), "Same as Telegram")
     here.said("以后用简体中文")
 
 
@@ -90,7 +90,7 @@ def test_why_names_the_release_of_the_answer_replied_to_and_of_the_newest(here: 
     here.said("还没有我的回答")
     answer = answered(here, "一")
     here.says("/why")
-    here.said("版本 1（huigan:base-1）")
+    here.said("第 1 版（huigan:base-1）")
     here.says("/why", reply_to=answer)
     here.wait(lambda: sum("看到了 1 条消息" in each.text for each in here.chat.answers) == 2)
     forum = here.telegram.group("茶坛", members=[here.alice], forum=True)
@@ -114,7 +114,7 @@ def test_a_persona_and_a_system_prompt_reach_the_release_and_go_again(here: Worl
     here.says("/system")
     here.said("只用一个字回答")
     here.says("/system off")
-    here.said("用回默认")
+    here.said("换回默认")
     answered(here, "再见")
     assert asked(here)["messages"][0]["content"] == "你是回甘。"
 
