@@ -44,6 +44,7 @@ CPU_CORE_FLOPS = 100e9  # peak; with UTILISATION it gives the 30 GFLOP/s a core 
 # Measured on one core, and on two with a Q4_K_M of 135M: merging and quantising, and llama.cpp reading and answering.
 QUANTISED_WEIGHTS_A_SECOND = 15e6
 SCORING_CORE_FLOPS = 15e9
+WEIGHED_WEIGHTS_A_SECOND = 3e6  # a core: IQ types, and K types whose columns are weighed
 CONVERTED_BYTES_A_SECOND = 100e6
 
 
@@ -201,7 +202,7 @@ def preflight(
         advice.append(Advice("free_disk", {"bytes": disk.needed_bytes - disk.available_bytes}))
     minutes_of = {
         "train": train_minutes(shape, recipe, examples, machine, mean_tokens),
-        "convert": convert_minutes(shape),
+        "convert": convert_minutes(shape, recipe, machine),
         "score": score_minutes(shape, recipe, reading, machine, mean_tokens),
     }
     return Preflight((*needs, disk), minutes_of, tuple(advice))
@@ -278,9 +279,15 @@ def train_minutes(
     return flops / (peak_flops(machine) * UTILISATION) / 60
 
 
-def convert_minutes(shape: Shape) -> float:
-    """The 16-bit file, read and written once, then candidate and base quantised: of a base's first run."""
-    return (4 * shape.weights / CONVERTED_BYTES_A_SECOND + 2 * shape.weights / QUANTISED_WEIGHTS_A_SECOND) / 60
+def convert_minutes(shape: Shape, recipe: Recipe, machine: Machine) -> float:
+    """The 16-bit file, read and written once, then candidate and base quantised: of a base's first run. Where columns
+    are weighed, the importance matrix comes before."""
+    seconds = 4 * shape.weights / CONVERTED_BYTES_A_SECOND + 2 * shape.weights / QUANTISED_WEIGHTS_A_SECOND
+    if recipe.weighs_columns:
+        seconds += 2 * shape.weights * recipe.importance_tokens / (peak_flops(machine) * UTILISATION)
+    if recipe.weighs_columns or recipe.quantisation.startswith("IQ"):
+        seconds += 2 * shape.weights / (WEIGHED_WEIGHTS_A_SECOND * machine.cores)
+    return seconds / 60
 
 
 def score_minutes(shape: Shape, recipe: Recipe, reading: Reading, machine: Machine, mean_tokens: float) -> float:
@@ -292,7 +299,7 @@ def score_minutes(shape: Shape, recipe: Recipe, reading: Reading, machine: Machi
     return 2 * tokens * 2 * shape.weights / (machine.cores * SCORING_CORE_FLOPS) / 60
 
 
-def seen(settings: Train, rows: int) -> float:
+def seen(settings: Train, rows: float) -> float:
     """Rows trained on, counted as often as they come up."""
     if settings.max_steps is not None:
         return settings.max_steps * settings.batch * settings.accumulate

@@ -147,6 +147,13 @@ def test_what_is_told_is_json_in_gib_and_minutes() -> None:
     assert set(told["minutes"]) == {"train", "convert", "score"}
 
 
+def test_weighing_columns_takes_a_while_and_more_cores_take_less() -> None:
+    weighed, plain = (replace(recipe("llama3-8b-chinese-chat"), importance=each) for each in (True, False))
+    of = {name: of_8b(CARD_24_GIB, given).minutes_of["convert"] for name, given in (("on", weighed), ("off", plain))}
+    assert of["off"] < of["on"] < of["off"] + 15
+    assert of["on"] < of_8b(replace(CARD_24_GIB, cores=4), weighed).minutes_of["convert"]
+
+
 def test_a_faster_card_takes_less_time() -> None:
     assert of_8b(replace(CARD_24_GIB, gpu="NVIDIA H100 80GB HBM3")).minutes < of_8b(CARD_24_GIB).minutes
 
