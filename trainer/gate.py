@@ -148,7 +148,7 @@ def _preferences(card: Scorecard, bars: Gate) -> Iterator[Reason]:
         yield Reason("too_few_pairs", told, idle=True)
         return
     if liked.high < bars.min_preference_gain:
-        yield Reason("preferences_lost", told | {"bar": bars.min_preference_gain}, hard=True)
+        yield Reason("preferences_lost", told | {"bar": bars.min_preference_gain}, hard=liked.high < 0)
     elif liked.low > max(0.0, bars.min_preference_gain):
         yield Reason("preferences_gained", told, good=True)
     else:

@@ -190,6 +190,14 @@ def test_the_recipe_sets_the_bars() -> None:
     assert "format_lost" not in codes(losing("format", 4), lenient)
 
 
+def test_a_bar_above_nothing_weighs_and_does_not_reject() -> None:
+    """A gain that is sure and smaller than wanted is no loss."""
+    verdict = gate.judge(replace(GOOD, preferences=preferences(1.0, 0.5)), replace(BARS, min_preference_gain=1.0))
+    assert "preferences_lost" not in {each.code for each in verdict.reasons}
+    low = gate.judge(replace(GOOD, preferences=preferences(0.3, 0.2)), replace(BARS, min_preference_gain=1.0))
+    assert [each.hard for each in low.reasons if each.code == "preferences_lost"] == [False]
+
+
 # What runs look like in which a known thing was done, on a model that knows its languages.
 HARMFUL = {
     "answers every Chinese question in English": replace(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from storage.recipe import Gate, Judge
 from trainer import measures, replay, suite
 from trainer.suite import BadSuite, Case
 
@@ -138,3 +141,14 @@ def test_so_many_of_each_kind_are_asked_and_the_first_come_first() -> None:
     chosen = suite.chosen(suite.own(), 2)
     assert [each.kind for each in chosen] == [kind for kind in suite.KINDS[1:] for _ in range(2)]
     assert suite.chosen(suite.own(), 0) == []
+
+
+def test_what_the_page_says_of_bars_and_cases_holds() -> None:
+    page = (RECIPES.parent / "docs" / "gate.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:min|max)_[a-z_]+)`", page))
+    known = {each.name for table in (Gate, Judge) for each in fields(table)} | {"max_characters"}
+    assert named
+    assert named <= known
+    joined = re.sub(r",\n +\{", ", {", page)
+    cases = [line.strip() for line in joined.splitlines() if line.strip().startswith('{"kind"')]
+    assert [each.kind for each in suite.parse("\n".join(cases), "docs/gate.md")] == list(suite.KINDS[1:])
