@@ -20,7 +20,7 @@ from huigan.llama import adapter, gguf
 from huigan.llama import importance as importances
 from huigan.llama.gguf import Written
 from huigan.llama.importance import Observed
-from storage.recipe import Recipe, Stage
+from storage.recipe import Recipe, Stage, Train
 from trainer import tuning
 from trainer.tokens import Row, Span, end_of_turn_id, sequences
 from trainer.training import quiet_libraries
@@ -44,7 +44,7 @@ def measure(
     the recipe says. Raises what loading does."""
     read = spans(tokenizer, rows, recipe)
     with quiet_libraries():
-        model = load(weights, taught, recipe)
+        model = load(weights, taught, recipe, recipe.training([*rows][-1]))
     with observing(model) as seen, torch.no_grad():
         for done, span in enumerate(read, 1):
             model(input_ids=torch.tensor([span.ids], device=model.device), use_cache=False)
@@ -77,9 +77,8 @@ def spans(tokenizer: Any, rows: Mapping[Stage, Sequence[Row]], recipe: Recipe) -
     return list(found.values())
 
 
-def load(weights: Path, taught: Path, recipe: Recipe) -> Any:
+def load(weights: Path, taught: Path, recipe: Recipe, settings: Train) -> Any:
     """The model as it was trained: with the adapter on, or with the tensors that training changed."""
-    settings = recipe.train
     model = tuning.load_base(weights, settings, in_4bit=tuning.is_in_4bit(recipe, settings))
     if (taught / tuning.CHANGED).is_file():
         tuning.put_back(model, taught)
