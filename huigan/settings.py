@@ -13,6 +13,10 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+# Where a run's curves go besides TensorBoard's events in its folder; where they are, and their secrets, is their own
+# environment variables' to say.
+TRACKERS = ("wandb", "mlflow")
+
 
 class BadSettings(ValueError):
     """The environment or `.env` holds something that cannot be used; the text names each and its fix."""
@@ -48,6 +52,8 @@ class Settings(BaseSettings):
     schedule: str = Field("", validation_alias=AliasChoices("HUIGAN_SCHEDULE"))
     min_ratings: int | None = Field(None, ge=1, validation_alias=AliasChoices("HUIGAN_MIN_RATINGS"))
 
+    report_to: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_REPORT_TO"))
+
     hf_endpoint: str | None = None
     llama_cpp_dir: Path | None = None
 
@@ -62,6 +68,14 @@ class Settings(BaseSettings):
                 "write Telegram's numeric ids, separated by commas; /id in a chat with the bot shows yours"
             )
         return tuple(int(part) for part in parts)
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _names_trackers(cls, value: Any) -> Any:
+        names = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+        if not set(names) <= set(TRACKERS):
+            raise ValueError(f"write {' or '.join(TRACKERS)}, or both, separated by commas; TensorBoard is always told")
+        return tuple(dict.fromkeys(names))
 
     @field_validator("telegram_bot_token")
     @classmethod

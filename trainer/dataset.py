@@ -282,6 +282,11 @@ def rows_to_train(built: Built) -> dict[Stage, list[dict[str, Any]]]:
     return {stage: rows_of(built.folder, TASK_OF[stage], "train") for stage in built.stages}
 
 
+def rows_held_out(built: Built) -> dict[Stage, list[dict[str, Any]]]:
+    """Of the same shapes, what none of the stages is trained on."""
+    return {stage: rows_of(built.folder, TASK_OF[stage], "held_out") for stage in built.stages}
+
+
 def controls_of(folder: Path) -> tuple[Control, ...]:
     raw = json.loads((folder / "controls.json").read_bytes())
     return tuple(Control(each["question"], tuple(each["keys"])) for each in raw)

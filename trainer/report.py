@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def render(folder: Path, run: Run, locale: str | None = None, page: Page | None 
         suite=list(suite_rows(card, recipe.gate)),
         margins=bars((card.get("preferences") or {}).get("gains", ()), text(spoken, "report.pairs")),
         charts=list(charts(folder, spoken)),
+        how_trained=list(how_trained(folder, spoken)),
         manifest=loaded(folder / "dataset" / "manifest.json"),
     )
 
@@ -199,8 +200,31 @@ def charts(folder: Path, locale: str) -> Iterator[tuple[str, str]]:
             Line(stage, [(point["step"], point[key]) for point in curve if point.get(key) is not None])
             for stage, curve in curves
         ]
+        if key == "loss":
+            held_out = text(locale, "report.held_out")
+            lines += [Line(f"{stage}, {held_out}", looks_in(curve)) for stage, curve in curves if looks_in(curve)]
         if drawn := chart(lines, text(locale, "report.step")):
             yield name, drawn
+
+
+def looks_in(curve: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
+    """(step, loss on held-out rows)."""
+    return [(point["step"], point["eval_loss"]) for point in curve if point.get("eval_loss") is not None]
+
+
+def how_trained(folder: Path, locale: str) -> Iterator[str]:
+    """By what each stage ended, and which ways to train faster it did without, and why."""
+    for stage in loaded(folder / "train.json").get("stages", ()):
+        name, looked = stage["stage"], stage.get("held_out", {})
+        if off := looked.get("off"):
+            yield text(locale, "report.not_looked" if off == "too_few_rows" else "report.patience_off", stage=name)
+        elif looked.get("looks"):
+            key = "report.stopped_early" if looked["stopped_early"] else "report.kept_step"
+            known = {"step": looked["kept_step"], "looks": looked["looks"], "rows": looked["rows"]}
+            yield text(locale, key, stage=name, steps=stage["steps"], **known)
+        if why_not := stage.get("speed", {}).get("why_not"):
+            what = ", ".join(f"{each} ({text(locale, f'report.{why}')})" for each, why in why_not.items())
+            yield text(locale, "report.slower", stage=name, what=what)
 
 
 def points(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:

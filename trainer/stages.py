@@ -23,11 +23,11 @@ from sqlalchemy.exc import OperationalError
 
 from huigan.serving.client import Ollama
 from huigan.turns.prompts import estimate_tokens
-from storage import deployments, run_points
+from storage import deployments, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe, Stage
-from storage.records import Run
-from trainer import dataset, machine, preflight, suite
+from storage.records import Live, Run
+from trainer import continuing, dataset, machine, preflight, suite, weighing
 from trainer.dataset import Built
 from trainer.preflight import Preflight, Reading
 from trainer.scorecard import Scorecard
@@ -82,6 +82,7 @@ class Work:
     point: Callable[[str, int, Mapping[str, float]], None] = untold  # (method, step, measures) of the curves
     hold: Callable[[bool], None] = unheld  # whether this run has the graphics card; raises as `tell` does
     ollama_is_here: bool = False  # it serves from the card that is trained on
+    report_to: tuple[str, ...] = ()  # trackers beside TensorBoard
 
     @property
     def folder(self) -> Path:
@@ -103,6 +104,7 @@ class Origin:
     quantisation: str
     template: str
     parameters: dict[str, Any]
+    adapter: Path | None = None  # of the live release, where the recipe continues it
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,16 @@ def start(work: Work) -> Origin:
         live.artefact.quantisation,
         live.artefact.template,
         dict(live.artefact.parameters),
+        continued(work, live),
     )
+
+
+def continued(work: Work, live: Live) -> Path | None:
+    """None for a run from the base: also where the live release is the base itself, which has no adapter."""
+    if work.recipe.start == "base" or live.artefact.run_id is None:
+        return None
+    run = work.db.read(runs.get, live.artefact.run_id)
+    return continuing.adapter_in(folder_of(work.home, run), work.recipe, live.release.tag)
 
 
 def keep_cases(work: Work) -> None:
@@ -191,11 +202,23 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     )
     if not known:
         say_whether_it_fits(work, str(local), built)
-    work.note("rows", {stage: preflight.seen(work.recipe.training(stage), len(rows[stage])) for stage in rows})
+    work.note(
+        "rows", {stage: preflight.seen(work.recipe.training(stage), weighing.total(rows[stage])) for stage in rows}
+    )
     with card.taken(work, on_card=training.is_on_card()):
-        trained = training.train_stages(local, rows, work.recipe, work.folder / "train", progress=step)
+        trained = training.train_stages(
+            local,
+            rows,
+            work.recipe,
+            work.folder / "train",
+            held_out=dataset.rows_held_out(built),
+            start=origin.adapter,
+            report_to=work.report_to,
+            progress=step,
+        )
     for each in trained:
         tell_curve(work, each.stage, list(training.curve_of(each)))
+    work.note("trained", {each.stage: {"held_out": each.held_out, "speed": each.speed} for each in trained})
     tokenizer = tokenizer_of(local)
     return Taught(
         local,
@@ -287,7 +310,10 @@ def reading_of(recipe: Recipe, built: Built) -> Reading:
 
 def summary(trained: Any) -> dict[str, Any]:
     """What a person wants to know of a stage that was trained."""
-    names = "stage steps seconds examples skipped batch accumulate device in_4bit peak_bytes"
+    names = (
+        "stage steps seconds examples skipped batch accumulate device in_4bit in_8bit tune processes held_out speed "
+        "peak_bytes"
+    )
     return {name: getattr(trained, name) for name in names.split()}
 
 
