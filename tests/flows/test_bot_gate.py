@@ -217,7 +217,7 @@ def test_health_and_schedule_are_told_and_changed_in_words(here: World) -> None:
     here.says("/health")
     told = here.said("数据库").text
     assert "✓ Ollama" in told
-    assert "✗ 自动训练：从没看过" in told
+    assert "✗ 自动训练：从没检查过" in told
     here.says("/schedule 0 3 * *")
     here.said("用法：/schedule")
     here.says("/schedule 61 3 * * *")
