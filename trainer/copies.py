@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -114,11 +114,11 @@ def bands(least: float) -> int:
 
 def _sketches(said: Sequence[Said]) -> Iterator[Any]:
     for start in range(0, len(said), BATCH):
-        tokens = [list(_tokens(each)) for each in said[start : start + BATCH]]
+        tokens = [_tokens(each) for each in said[start : start + BATCH]]
         yield from RMinHash.from_token_sets(tokens, num_perm=HASHES, seed=HASH_SEED)
 
 
-def _tokens(said: Said) -> Iterable[str]:
+def _tokens(said: Said) -> list[str]:
     """Of question and answer, told apart: where each is alike by the bar, both together are."""
     question, answer, _ = said.parts
-    return (f"{sign}{gram}" for sign, text in (("?", question), ("!", answer)) for gram in sorted(grams(text)))
+    return [*grams(answer), *(f"?{each}" for each in grams(question))]

@@ -146,7 +146,7 @@ def choose_stages(selection: Selection, recipe: Recipe) -> tuple[Stage, ...]:
 def _said_at(each: Example) -> tuple[Any, ...]:
     """The order in which things were said: of what was said at one time by the rows' ids."""
     ids = (each.rating_ids, each.comparison_ids, each.turn_ids)
-    return each.rated_at is None, each.rated_at, *(min(some, default=math.inf) for some in ids), each.sha256
+    return each.rated_at, *(min(some, default=math.inf) for some in ids), each.task, str(each.label)
 
 
 def _words(example: Example) -> list[str]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from storage.recipe import Stage
@@ -92,7 +93,7 @@ class Example:
         """The answer it makes likelier; of a disliked one, that."""
         return self.answers[0]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the content alone: whoever said it, wherever, it is the same example."""
         return digest([self.task, self.prompt, self.answers, self.label])

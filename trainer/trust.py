@@ -202,14 +202,14 @@ def _lone(approved: Sequence[Approved], others: Sequence[Heard]) -> dict[tuple[i
     sizes = np.diff(np.r_[starts, len(wordings)])
     lone = (np.minimum.reduceat(rater, starts) == np.maximum.reduceat(rater, starts)) & (sizes >= 2)
     chosen = np.repeat(lone, sizes)
-    found: dict[int, list[int]] = defaultdict(list)
+    found: dict[int, set[int]] = defaultdict(set)
     for wording, place in zip(wordings[chosen].tolist(), places[chosen].tolist(), strict=True):
-        found[wording].append(place)
+        found[wording].add(place)
     wanted = np.array(sorted(found), np.uint64)
     echoed = _held(
         sorted({place for each in found.values() for place in each}), [each.given for each in approved], wanted, index
     )
-    own = {wording: [place for place in held if wording not in echoed[place]] for wording, held in found.items()}
+    own = {wording: sorted(place for place in held if wording not in echoed[place]) for wording, held in found.items()}
     heard = _heard(own, approved, others, wanted, index)
     return {
         (approved[held[0]].rater_id, wording): held
@@ -254,7 +254,7 @@ def _held(places: Sequence[int], texts: Sequence[str], wanted: Any, index: dict[
 
 
 def _wordings(texts: Sequence[str], index: dict[str, int]) -> tuple[Any, Any]:
-    """Every wording of every text as a number, and the place of its text; one that a text repeats is there once.
+    """Every wording of every text as a number, and the place of its text.
 
     A unit is a Chinese character or a word of others; a wording is five units, or three that are all words. `index`
     numbers the units, from 1, and grows.
@@ -276,9 +276,9 @@ def _wordings(texts: Sequence[str], index: dict[str, int]) -> tuple[Any, Any]:
             part = numbers[at : at + count]
             mixed = mixed * MIX + part
             whole &= (part > 0) & ((part % 2 == 1) | (not only_words))
-        found.append(np.stack([mixed[whole], places[:count][whole].astype(np.uint64)]))
-    distinct = np.unique(np.concatenate(found, axis=1), axis=1)
-    return distinct[0], distinct[1].astype(np.int64)
+        found.append((mixed[whole], places[:count][whole]))
+    wordings, of = (np.concatenate(each) for each in zip(*found, strict=True))
+    return wordings, of
 
 
 def _folded(text: str) -> str:
