@@ -73,8 +73,12 @@ def data(counts: Mapping[str, Any], locale: str) -> Iterator[str]:
         if parts:
             yield f"{text(locale, f'report.split_{split}')}: {', '.join(parts)}"
     if dropped := {name: number for name, number in counts.get("dropped", {}).items() if number}:
-        listed = ", ".join(f"{name} {number}" for name, number in dropped.items())
+        listed = ", ".join(f"{told(locale, 'dropped', name)} {number}" for name, number in dropped.items())
         yield f"{text(locale, 'report.dropped')}: {listed}"
+    if rows := counts.get("personal", {}).get("rows"):
+        yield text(locale, "report.personal", rows=rows)
+    if bias := counts.get("length_bias"):
+        yield text(locale, "report.length_bias", share=f"{bias['chosen_longer_share']:.0%}", pairs=bias["pairs"])
 
 
 def preflight(known: Mapping[str, Any], locale: str) -> Iterator[str]:

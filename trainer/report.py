@@ -89,7 +89,8 @@ def render(folder: Path, run: Run, locale: str | None = None, page: Page | None 
         margins=bars((card.get("preferences") or {}).get("gains", ()), text(spoken, "report.pairs")),
         charts=list(charts(folder, spoken)),
         how_trained=list(how_trained(folder, spoken)),
-        manifest=loaded(folder / "dataset" / "manifest.json"),
+        manifest=(manifest := loaded(folder / "dataset" / "manifest.json")),
+        about_data=[*told_of(manifest.get("counts", {}), spoken)],
     )
 
 
@@ -105,6 +106,17 @@ class Word:
 
     def __call__(self, **params: object) -> str:
         return text(self.locale, f"report.{self.name}", **params)
+
+
+def told_of(counts: Mapping[str, Any], locale: str) -> Iterator[str]:
+    """What was left out of the data and why, what was replaced, and whether longer answers win."""
+    if dropped := counts.get("dropped"):
+        listed = ", ".join(f"{told(locale, 'dropped', name)} {number}" for name, number in dropped.items())
+        yield f"{text(locale, 'report.dropped')}: {listed}"
+    if rows := counts.get("personal", {}).get("rows"):
+        yield text(locale, "report.personal", rows=rows)
+    if bias := counts.get("length_bias"):
+        yield text(locale, "report.length_bias", share=f"{bias['chosen_longer_share']:.0%}", pairs=bias["pairs"])
 
 
 def loaded(path: Path) -> dict[str, Any]:

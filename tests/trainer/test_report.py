@@ -110,7 +110,7 @@ def test_what_people_wrote_cannot_become_markup(tmp_path: Path) -> None:
 def test_figures_stand_beside_their_bars(tmp_path: Path) -> None:
     text = report.render(finished(tmp_path / "run"), RUN, "en")
     for shown in (
-        *("90%", "≥ 50%", "12.00", "≤ 14.40", "+3.00", "+1.00 … +5.00", "+75% … +105%", "no_consent 2"),
+        *("90%", "≥ 50%", "12.00", "≤ 14.40", "+3.00", "+1.00 … +5.00", "+75% … +105%", "without consent 2"),
         *("≤ 9.90", "× 1.01 … × 1.03", "11 / 15", "not judged 2", "Not giving way", "Lost · Not giving way"),
     ):
         assert shown in text, shown
