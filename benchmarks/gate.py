@@ -157,6 +157,7 @@ def measure(bench: Bench, trial: Trial) -> dict[str, Any]:
 
 def recipe_of(bench: Bench, trial: Trial) -> Recipe:
     raw = cells.recipe_of(bench, trial.cell).to_dict()
+    raw["gate"]["max_fidelity_tokens"] = 0  # what quantising costs is another benchmark
     if trial.noise:  # whatever it would have learnt is drawn over
         raw["sft"] = raw["sft"] | {"max_steps": 1}
         raw["preference"] = raw["preference"] | {"max_steps": 1}

@@ -113,9 +113,9 @@ def picked(client: Ollama, settings: Judge, question: Asked, one: str, other: st
     assert settings.tag is not None
     said = (settings.prompt or PROMPT).replace("{question}", question.question)
     said = said.replace("{one}", one.strip() or "–").replace("{other}", other.strip() or "–")
-    patient = Ollama(client.host, timeout_seconds=max(1.0, until - time.monotonic()))
     options = {"temperature": 0.0, "num_predict": ANSWER_TOKENS}
-    told = library.ask(patient, settings.tag, [{"role": "user", "content": said}], options)
+    with Ollama(client.host, timeout_seconds=max(1.0, until - time.monotonic())) as patient:
+        told = library.ask(patient, settings.tag, [{"role": "user", "content": said}], options)
     return side_of(told.message.content or "")
 
 
