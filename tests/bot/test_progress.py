@@ -94,7 +94,7 @@ def test_what_has_no_vote_is_told_as_such() -> None:
 
 def test_counts_and_a_preflight_in_words() -> None:
     counts = {"kept": {"train": {"answers": 9, "pairs": 3}}, "dropped": {"no_consent": 2, "too_long": 0}}
-    assert [*scorecards.data(counts, "en")] == ["trained on: good answers 9, pairs 3", "Left out: no_consent 2"]
+    assert [*scorecards.data(counts, "en")] == ["trained on: good answers 9, pairs 3", "Left out: without consent 2"]
     needs = {"vram": {"needed_gib": 18.0, "available_gib": 22.5}}
     advice = [{"code": "change_recipe", "train.batch": 1}]
     assert [
