@@ -246,6 +246,7 @@ def free_answers(bench: Bench, live: Seen, candidate: Seen) -> Free | None:
         return None
     told = list(zip(bench.asked, live.free, candidate.free, strict=True))
     matches = [match for each in told if (match := in_the_askers_script(*each)) is not None]
+    lives = [match for each, live, _ in told if (match := in_the_askers_script(each, live, live)) is not None]
     lengths = [pair for each in told if (pair := comparable_lengths(*each)) is not None]
     return Free(
         len(told),
@@ -255,6 +256,7 @@ def free_answers(bench: Bench, live: Seen, candidate: Seen) -> Free | None:
         measures.drift(*zip(*lengths, strict=True)) if len(lengths) >= MIN_LENGTHS else None,
         stop_share(live.free),
         fmean(measures.loops(each.text) for each in live.free),
+        fmean(lives) if lives else None,
     )
 
 

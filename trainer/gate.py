@@ -71,15 +71,16 @@ def _broken(card: Scorecard, bars: Gate) -> Iterator[Reason]:
     free = card.free
     if free is None:
         return
-    # Beside the live file: where answers are read less far than they are served, its own long ones are cut, too.
-    allowed = 1 - bars.min_stop_share
+    # All beside the live file, whose own answers may loop, or be cut where they are read less far than they are served.
+    allowed, one = 1 - bars.min_stop_share, 1 / free.answers
     if free.stop_share + allowed < free.live_stop_share:
         bar = free.live_stop_share - allowed
         yield _hard("does_not_stop", share=free.stop_share, bar=bar, live=free.live_stop_share)
-    if free.repetition > bars.max_repetition:
+    if free.repetition > max(bars.max_repetition, free.live_repetition + one):
         yield _hard("loops", share=free.repetition, bar=bars.max_repetition, live=free.live_repetition)
-    if free.language_match is not None and free.language_match < bars.min_language_match:
-        yield _hard("wrong_language", share=free.language_match, bar=bars.min_language_match)
+    live_match = 1.0 if free.live_language_match is None else free.live_language_match
+    if free.language_match is not None and free.language_match < min(bars.min_language_match, live_match - one):
+        yield _hard("wrong_language", share=free.language_match, bar=bars.min_language_match, live=live_match)
     if free.length_drift is not None and free.length_drift > bars.max_length_drift:
         yield Reason("length_drift", {"times": free.length_drift, "bar": bars.max_length_drift})
 

@@ -195,7 +195,9 @@ def free_rows(free: Mapping[str, Any], bars: Gate) -> Iterator[Row]:
     yield Row("stop_share", percent(free["live_stop_share"]), percent(free["stop_share"]), least_stops)
     yield Row("repetition", percent(free["live_repetition"]), percent(free["repetition"]), most_loops)
     if free["language_match"] is not None:
-        yield Row("language_match", "", percent(free["language_match"]), f"≥ {percent(bars.min_language_match)}")
+        live = free.get("live_language_match")
+        shown = "" if live is None else percent(live)
+        yield Row("language_match", shown, percent(free["language_match"]), f"≥ {percent(bars.min_language_match)}")
     if free["length_drift"] is not None:
         yield Row("length_drift", "", f"× {free['length_drift']:.2f}", f"≤ × {bars.max_length_drift:.2f}")
 

@@ -112,6 +112,7 @@ class Free:
     length_drift: float | None  # against what people approved of, else the live answer
     live_stop_share: float
     live_repetition: float
+    live_language_match: float | None = None
 
 
 @dataclass(frozen=True)

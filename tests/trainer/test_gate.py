@@ -151,6 +151,18 @@ def test_stopping_is_judged_beside_the_live_release(live: float, candidate: floa
     assert ("does_not_stop" in codes(card, replace(BARS, min_stop_share=0.97))) is broken
 
 
+@pytest.mark.parametrize(
+    ("live", "candidate", "broken"),
+    [(0.0, 0.1, False), (0.0, 0.2, True), (0.5, 0.5, False), (0.5, 0.53, False), (0.5, 0.6, True), (0.5, 0.2, False)],
+)
+def test_loops_and_languages_are_judged_beside_the_live_release(live: float, candidate: float, broken: bool) -> None:
+    """A base that loops, or answers in another language, and does so no more than before is not broken by a run."""
+    looping = replace(GOOD, free=replace(FREE, repetition=candidate, live_repetition=live))
+    assert ("loops" in codes(looping)) is broken
+    straying = replace(GOOD, free=replace(FREE, language_match=1 - candidate, live_language_match=1 - live))
+    assert ("wrong_language" in codes(straying)) is broken
+
+
 def test_that_endings_are_unlearnt_is_seen_where_the_live_file_never_stops_either() -> None:
     rambling = replace(FREE, stop_share=0.0, live_stop_share=0.0)
     assert "ends_less" in codes(replace(GOOD, free=rambling, endings=cards.endings(-2.0, -6.0)))
