@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from huigan.turns.erasure import Forgotten, forget
-from storage import chats, datasets, ratings, tables
+from storage import chats, datasets, messages, ratings, tables
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Pick, Thumb
@@ -105,6 +106,53 @@ def test_every_example_leads_back_to_its_rows(sqlite_db: Database, tmp_path: Pat
     wanted = {(row["example"], rating_id, None) for row in everything for rating_id in row["rating_ids"]}
     wanted |= {(row["example"], None, one) for row in everything for one in row["comparison_ids"]}
     assert {(line.example, line.rating_id, line.comparison_id) for line in lines} == wanted
+
+
+def test_an_answer_asked_for_again_is_found_with_the_one_before_it_and_with_what_was_said_next(
+    sqlite_db: Database, tmp_path: Path
+) -> None:
+    """Not where it was tried again after a failure, nor where it was sampled to be compared."""
+    community = Community(sqlite_db)
+    ann = community.person()
+    went_on, stayed, sampled = (community.ask(ann, f"问题 {n}？", f"第一 {n}", f"第二 {n}") for n in range(3))
+
+    def mark(session: Session) -> None:
+        for (_, second), values in ((went_on, {}), (stayed, {}), (sampled, {"sampled": True})):
+            turn = tables.turn
+            session.execute(sql_update(turn).where(turn.c.id == second.turn_id).values(again=True, **values))
+        next_at = AT + timedelta(minutes=1)
+        messages.add(session, went_on[0].conversation_id, ann.id, "谢谢，然后呢？", "test:next", next_at)
+
+    sqlite_db.write(mark)
+    found = sqlite_db.read(dataset.regenerations)
+    assert [(each.first_answer_id, each.second_answer_id, each.went_on_at) for each in found] == [
+        (went_on[0].id, went_on[1].id, AT + timedelta(minutes=1)),
+        (stayed[0].id, stayed[1].id, None),
+    ]
+    built = build(sqlite_db, tmp_path / "d", held_out_share=0.0)
+    (pair,) = dataset.rows_of(built.folder, "pairs", "train")
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == ("第二 0", "第一 0")
+    assert (pair["weight"], pair["turn_ids"], pair["rating_ids"]) == (0.2, [went_on[1].turn_id], [])
+    assert pair["rated_at"] == "2026-11-24T08:01:00+00:00"
+    assert pair["conversation_id"] == went_on[0].conversation_id
+    assert built.counts["regenerations"] == {"seen": 2, "telling": 1}
+    assert built.stages == ()
+
+
+def test_the_card_and_the_manifest_tell_what_the_rows_are_like(sqlite_db: Database, tmp_path: Path) -> None:
+    teach(sqlite_db)
+    built = build(sqlite_db, tmp_path / "d")
+    described = json.loads((built.folder / "manifest.json").read_text())
+    assert set(described["statistics"]) == {
+        f"{task}/{split}" for split, tasks in built.counts["kept"].items() for task, count in tasks.items() if count
+    }
+    bias = built.counts["length_bias"]
+    card = (built.folder / "README.md").read_text()
+    assert f"In {bias['chosen_longer_share']:.0%} of {bias['pairs']} pairs" in card
+    assert f"| answers/train | {built.counts['kept']['train']['answers']} |" in card
+    weights = [row["weight"] for row in dataset.rows_of(built.folder, "answers", "train")]
+    assert described["statistics"]["answers/train"]["weights"]["least"] == round(min(weights), 4)
+    assert all(0 < each <= 1 for each in weights)
 
 
 def test_it_is_registered_once_a_run_however_often_it_is_built(sqlite_db: Database, tmp_path: Path) -> None:
