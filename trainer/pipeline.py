@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from storage.records import RunState
 from trainer import gate, report, stages
@@ -27,6 +28,8 @@ from trainer.gate import Verdict
 from trainer.release import Released, release
 from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, Reference, Taught, Work, disk_full
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -71,11 +74,15 @@ def alone_in(work: Work) -> Iterator[None]:
 
 
 def once(work: Work, stage: str, kind: type[T], make: Callable[[], T]) -> T:
-    """What the stage gave when it was finished, by this process or an earlier one."""
+    """What the stage gave when it was finished, by this process or an earlier one; again, where another version of the
+    program wrote what this one cannot read."""
     path = work.folder / f"{stage}.json"
     adapter = TypeAdapter(kind)
     if path.is_file():
-        return adapter.validate_json(path.read_bytes())
+        try:
+            return adapter.validate_json(path.read_bytes())
+        except ValidationError:
+            log.warning("run %d: %s was written by another version: it is made again", work.run.id, path.name)
     work.tell(stage, "", 0, 0)
     with full_disk_named(work.folder):
         result = make()

@@ -379,6 +379,16 @@ def test_a_stage_is_finished_when_its_result_is_there_whole(world: World) -> Non
     assert made == [1]
 
 
+def test_a_run_that_an_older_version_scored_is_scored_again(world: World) -> None:
+    """An upgrade between two stages: the older scorecard lacks what the gate asks for."""
+    path = stages.folder_of(world.home, the_run(world)) / "score.json"
+    older = json.loads(path.read_bytes())
+    del older["preferences"]["conversations"]
+    path.write_text(json.dumps(older | {"controls": {"questions": 1, "live_right": 1, "lost": 0}}))
+    assert pipeline.run(work_of(world, the_run(world))).state is RunState.RELEASED
+    assert json.loads(path.read_bytes())["preferences"]["conversations"] > 0
+
+
 def test_a_run_asked_to_stop_stops_in_the_middle_of_a_stage(world: World) -> None:
     world.db.write(runs.ask_cancel, 1, AT)
     assert walk(world, the_run(world)) == child.DONE
