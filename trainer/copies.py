@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import add
 from typing import Any
 
 from rensa import RMinHash, RMinHashLSH
@@ -53,7 +54,8 @@ def grams(text: str) -> set[str]:
     """Its character 2- and 3-grams; a single character is its own."""
     if len(text) < 2:
         return {text} if text else set()
-    return {text[at : at + size] for size in (2, 3) for at in range(len(text) - size + 1)}
+    pairs = [*map(add, text, text[1:])]
+    return {*pairs, *map(add, pairs, text[2:])}
 
 
 def alike(one: str, other: str) -> float:

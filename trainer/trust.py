@@ -83,6 +83,14 @@ class Heard:
         return self.rater_ids != {rater_id}
 
 
+class Units(dict[str, int]):
+    """A number for each unit that was asked for: a Chinese character (even, from 2) or a word of others (odd)."""
+
+    def __missing__(self, unit: str) -> int:
+        self[unit] = 2 * len(self) + 2 + (len(unit) > 1)
+        return self[unit]
+
+
 def trusted(votes: Iterable[Vote]) -> dict[int, float]:
     """Of each rater the posterior mean that they agree with another, by whom they judged with."""
     together: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])  # agreed, in common
@@ -191,7 +199,7 @@ def _questions(texts: Iterable[Approved]) -> int:
 
 def _lone(approved: Sequence[Approved], others: Sequence[Heard]) -> dict[tuple[int, int], list[int]]:
     """By rater and wording the places of their texts, two at least, that hold it though nobody else said it before."""
-    index: dict[str, int] = {}
+    index = Units()
     wordings, places = _wordings([each.text for each in approved], index)
     rater = np.array([each.rater_id for each in approved], np.int64)[places]
     order = np.argsort(wordings, kind="stable")
@@ -223,7 +231,7 @@ def _heard(
     approved: Sequence[Approved],
     others: Sequence[Heard],
     wanted: Any,
-    index: dict[str, int],
+    index: Units,
 ) -> set[int]:
     """The wordings that somebody else had said when the rater first used them."""
     said = _held(range(len(others)), [each.text for each in others], wanted, index)
@@ -241,7 +249,7 @@ def _heard(
     return heard
 
 
-def _held(places: Sequence[int], texts: Sequence[str], wanted: Any, index: dict[str, int]) -> dict[int, set[int]]:
+def _held(places: Sequence[int], texts: Sequence[str], wanted: Any, index: Units) -> dict[int, set[int]]:
     """Which of the wanted wordings the texts at those places hold."""
     found: dict[int, set[int]] = {place: set() for place in places}
     for start in range(0, len(places), TEXTS_AT_ONCE):
@@ -253,16 +261,15 @@ def _held(places: Sequence[int], texts: Sequence[str], wanted: Any, index: dict[
     return found
 
 
-def _wordings(texts: Sequence[str], index: dict[str, int]) -> tuple[Any, Any]:
+def _wordings(texts: Sequence[str], index: Units) -> tuple[Any, Any]:
     """Every wording of every text as a number, and the place of its text.
 
-    A unit is a Chinese character or a word of others; a wording is five units, or three that are all words. `index`
-    numbers the units, from 1, and grows.
+    A wording is five units, or three that are all words. `index` grows by the units that are new.
     """
     units: list[int] = []
     lengths = []
     for text in texts:
-        mine = [index.setdefault(each, 2 * len(index) + 2 + (len(each) > 1)) for each in UNITS.findall(_folded(text))]
+        mine = [*map(index.__getitem__, UNITS.findall(_folded(text)))]
         units += [*mine, 0]
         lengths.append(len(mine) + 1)
     numbers = np.array(units, np.uint64)
