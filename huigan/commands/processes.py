@@ -1,0 +1,193 @@
+"""The commands that run something until it ends: the whole, a part of it, a chat, the demo; and the migrations."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from huigan import settings as environment
+from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
+from huigan.operate import tags
+from huigan.serving.client import AsyncOllama, Ollama
+from huigan.settings import BadSettings, Settings
+from huigan.terminal import locale_of_terminal
+from storage.db import Database
+from storage.migrations import upgrade
+from storage.records import Run
+
+
+def up() -> None:
+    """Run everything that is configured: migrate, an engine if no Ollama answers, the bot if there is a token,
+    schedules and the trainer. One Ctrl-C stops all in order."""
+    from huigan.up import run_all
+
+    log_to_stderr()
+    with opened(migrated=False) as (chosen, db):
+        upgrade(db)
+        raise typer.Exit(run_all(chosen, db))
+
+
+def demo(
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Go back to the old answers afterwards, and show them.")
+    ] = False,
+    chat_after: Annotated[
+        bool, typer.Option("--chat/--no-chat", help="On a terminal, chat with the new release.")
+    ] = True,
+    folder: Annotated[Path, typer.Option("--home", help="Where the demo keeps its own database and files.")] = Path(
+        ".huigan/demo"
+    ),
+    report: Annotated[Path, typer.Option("--report", help="Where the HTML report goes.")] = Path("demo-report.html"),
+) -> None:
+    """The whole loop on a small real model: chat, rate, retrain, gate, swap, chat again. Needs nothing but a CPU."""
+    needed = {"xllamacpp": "engine", "trl": "train"}
+    lacking = [extra for module, extra in needed.items() if importlib.util.find_spec(module) is None]
+    if lacking:
+        give_up(f"The demo needs more than is installed here: pip install 'huigan[{','.join(lacking)}]'", USAGE)
+    from huigan.demo.loop import run
+
+    raise typer.Exit(run(folder, report, rollback=rollback, chat_after=chat_after))
+
+
+def chat(
+    name: Annotated[str, typer.Option("--as", help="Who speaks; by default your user name.")] = "",
+) -> None:
+    """Chat in this terminal, rate with keys (F2 👍, F3 👎, F4 ✏️, F5 🔁) or commands (/up, /down, /fix, /again)."""
+    from huigan import terminal
+    from huigan.turns.desk import Desk
+
+    async def talk(chosen: Settings, db: Database) -> None:
+        async with Desk(db, AsyncOllama(chosen.ollama_host)) as desk:
+            await terminal.run(db, desk, locale_of_terminal(), who=name or None)
+
+    with opened() as (chosen, db):
+        asyncio.run(talk(chosen, db))
+
+
+def engine(
+    host: Annotated[
+        str, typer.Option(help="Loopback unless you say otherwise: whoever reaches it may use and delete.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Ollama's own is 11434.")] = 11434,
+    models: Annotated[
+        Path | None, typer.Option(help="Where tags and blobs are kept; by default HUIGAN_HOME/engine.")
+    ] = None,
+) -> None:
+    """Serve GGUF files over Ollama's protocol, for machines without Ollama. Needs `pip install huigan[engine]`."""
+    try:
+        from huigan.engine.server import serve
+    except ImportError as error:
+        give_up(f"The engine is not installed ({error.name} is missing): pip install 'huigan[engine]'", USAGE)
+    log_to_stderr()
+    try:
+        serve(host, port, models or environment.load().home / "engine")
+    except (BadSettings, OSError) as error:
+        give_up(str(error), USAGE)
+
+
+def bot() -> None:
+    """Run the Telegram bot: polling, or a webhook where TELEGRAM_WEBHOOK_URL is set."""
+    from bot import claim
+    from bot.main import BadToken, Webhook, run
+
+    log_to_stderr()
+    with opened() as (chosen, db):
+        if chosen.telegram_bot_token is None:
+            give_up("TELEGRAM_BOT_TOKEN is missing: get one from @BotFather and put it into .env", USAGE)
+        if not chosen.admins and (code := db.write(claim.issue, now())):
+            errors.print(f"Nobody owns this bot yet. In a private chat with it, send: /claim {code}", style="bold")
+        webhook = None
+        if chosen.telegram_webhook_url and chosen.telegram_webhook_secret:
+            secret = chosen.telegram_webhook_secret.get_secret_value()
+            webhook = Webhook(chosen.telegram_webhook_url, secret, chosen.telegram_webhook_listen)
+        try:
+            run(
+                chosen.telegram_bot_token.get_secret_value(),
+                base_url=chosen.telegram_base_url,
+                base_file_url=chosen.telegram_base_file_url,
+                local_mode=chosen.telegram_local_mode,
+                webhook=webhook,
+                db=db,
+                ollama_host=chosen.ollama_host,
+                recipe=lambda: recipe_for(chosen, db, ""),
+                home=chosen.home,
+                admins=chosen.admins,
+            )
+        except BadToken as error:
+            give_up(str(error), USAGE)
+
+
+def schedules() -> None:
+    """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
+    from huigan.operate.cron import BadCron
+    from schedules.loop import Plan, forget_updates, main
+
+    log_to_stderr()
+    with opened() as (chosen, db):
+        plan = Plan(lambda: recipe_for(chosen, db, ""), chosen.schedule, chosen.min_ratings)
+        plan.recipe()  # a wrong one is named before anything starts
+        try:
+            main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
+        except BadCron as error:
+            give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
+
+
+def trainer() -> None:
+    """Claim queued runs and train them, each in a child process. Needs `pip install huigan[train]`."""
+    from trainer import supervisor
+
+    if importlib.util.find_spec("trl") is None:
+        give_up("The trainer is not installed (trl is missing): pip install 'huigan[train]'", USAGE)
+
+    def command(run: Run) -> list[str]:
+        return [sys.executable, "-m", "huigan", "train", str(run.id), "--attempt", str(run.attempt)]
+
+    log_to_stderr()
+    with opened() as (chosen, db):
+        supervisor.main(db, command, chosen.home / "logs")
+
+
+def train(
+    number: RunNumber,
+    attempt: Annotated[
+        int | None, typer.Option(help="Given by the supervisor; without it, the run is claimed here.")
+    ] = None,
+) -> None:
+    """Train one run in this process, and show how it goes. What a kill left behind is taken up."""
+    from trainer import alone, child
+
+    log_to_stderr()
+    with opened() as (chosen, db):
+
+        def walk(db: Database, run: int, attempt: int) -> int:
+            return child.main(
+                db,
+                run,
+                attempt,
+                chosen.home,
+                Ollama(chosen.ollama_host),
+                locale=locale_of_terminal(),
+                endpoint=chosen.hf_endpoint,
+                llama_cpp=chosen.llama_cpp_dir,
+                alias=tags.ALIAS,
+                ollama_is_here=chosen.ollama_is_here,
+                report_to=chosen.report_to,
+            )
+
+        raise typer.Exit(alone.run(db, number, walk) if attempt is None else walk(db, number, attempt))
+
+
+def migrate() -> None:
+    """Bring the database up to date."""
+    with opened(migrated=False) as (_, db):
+        upgrade(db)
+        errors.print(f"The database is up to date: {db.engine.url.render_as_string(hide_password=True)}")
+
+
+ALL = (up, demo, chat, engine, bot, schedules, trainer, train, migrate)
