@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from storage.contradictions import takes_from_base
 from storage.recipe import Recipe, Stage, Train
 
 GIB = 2**30
@@ -22,6 +23,7 @@ FILE_BITS = {
 # fmt: on
 # nf4 with double quantisation: 4 bits, and 0.127 for its constants (QLoRA, arXiv 2305.14314, section 3).
 NF4_BITS = 4.127
+INT8_BITS = 8.0
 # Measured on a CPU: interpreter, torch, transformers and trl. A CUDA context and its kernels take as much again.
 LIBRARIES_BYTES = 0.6 * GIB
 CUDA_CONTEXT_BYTES = 0.8 * GIB
@@ -223,25 +225,66 @@ def memory_needs(shape: Shape, recipe: Recipe, stages: tuple[Stage, ...], machin
 
 def training_parts(shape: Shape, recipe: Recipe, stage: Stage, machine: Machine) -> dict[str, int]:
     settings, cuda = recipe.training(stage), machine.vram_bytes is not None
-    in_4bit = is_in_4bit(settings, machine)
     number = 2 if cuda else 4  # bytes of bf16 or float32
-    adapter = shape.adapter_weights(recipe.peft.get("r", 16))
-    linear_bits = NF4_BITS if in_4bit else 8 * number
-    # Adapter, gradient and two moments of Adam; 8-bit moments on CUDA in 4 bit. DPO and KTO keep a frozen copy.
-    trained = adapter * ((2 + 2 + 2) if cuda and in_4bit else (4 + 4 + 8))
-    reference = adapter * number if stage in ("dpo", "kto") else 0
     tokens = settings.batch * recipe.data.max_tokens * (1 if stage == "sft" else 2)
     parts = {
-        "weights": shape.linear_weights * linear_bits / 8 + shape.other_weights * number,
-        "adapter": trained + reference,
+        **(adapter_parts if settings.tune == "lora" else weight_parts)(shape, recipe, stage, machine),
         "activations": tokens * activation_bytes(shape, number, checkpointed=settings.gradient_checkpointing),
         "logits": tokens * shape.vocabulary * (number + 4 + 4) if stage == "orpo" else 0,  # TRL fuses the others' head
     }
     return {name: int(value * FRAGMENTATION) for name, value in parts.items()}
 
 
-def is_in_4bit(settings: Train, machine: Machine) -> bool:
-    return machine.vram_bytes is not None if settings.load_in_4bit == "auto" else settings.load_in_4bit
+def adapter_parts(shape: Shape, recipe: Recipe, stage: Stage, machine: Machine) -> dict[str, float]:
+    settings, cuda = recipe.training(stage), machine.vram_bytes is not None
+    quantised = is_in_4bit(settings, machine, recipe) or settings.load_in_8bit
+    number = 2 if cuda else 4
+    adapter = shape.adapter_weights(rank_of(recipe))
+    bits = 8 * number if not quantised else INT8_BITS if settings.load_in_8bit else NF4_BITS
+    # Adapter, gradient and two moments of Adam; 8-bit moments on CUDA in 4 and 8 bit. DPO and KTO keep a frozen copy.
+    trained = adapter * ((2 + 2 + 2) if cuda and quantised else (4 + 4 + 8))
+    reference = adapter * number if stage in ("dpo", "kto") else 0
+    return {
+        "weights": shape.linear_weights * bits / 8 + shape.other_weights * number,
+        "adapter": trained + reference,
+    }
+
+
+def weight_parts(shape: Shape, recipe: Recipe, stage: Stage, machine: Machine) -> dict[str, float]:
+    """Of a base whose own weights are trained, in float32 on a card too: those, gradients and moments of what is free,
+    and for DPO and KTO a second base."""
+    settings = recipe.training(stage)
+    moments = {"adafactor": 0.1, "adamw_8bit": 2.0, "galore_adamw": 8.0, "galore_adamw_8bit": 2.0}
+    a_weight = moments.get(settings.optimizer, 8.0)
+    if settings.optimizer.startswith("galore"):  # of the gradient's projection alone, arXiv 2403.03507, table 1
+        a_weight *= min(1.0, settings.galore_rank / shape.hidden)
+    return {
+        "weights": 4 * shape.weights,
+        "trained": (4 + a_weight) * free_weights(shape, settings),
+        "reference": 4 * shape.weights if stage in ("dpo", "kto") else 0,
+    }
+
+
+def free_weights(shape: Shape, settings: Train) -> int:
+    if settings.tune == "full":
+        return shape.weights
+    layers = min(settings.trained_layers, shape.layers)
+    return layers * (shape.linear_weights // shape.layers + 2 * shape.hidden)
+
+
+def rank_of(recipe: Recipe) -> int:
+    return int(recipe.peft.get("r", 16))
+
+
+def is_in_4bit(settings: Train, machine: Machine, recipe: Recipe) -> bool:
+    """As `trainer.tuning` decides it."""
+    init = recipe.peft.get("init_lora_weights", True)
+    if settings.load_in_4bit != "auto":
+        return settings.load_in_4bit
+    if init == "loftq":
+        return True
+    possible = settings.tune == "lora" and not settings.load_in_8bit and not takes_from_base(init)
+    return possible and machine.vram_bytes is not None
 
 
 def activation_bytes(shape: Shape, number: int, *, checkpointed: bool) -> float:
@@ -260,9 +303,18 @@ def disk_need(shape: Shape, recipe: Recipe, machine: Machine, *, fetched: bool) 
         "weights": 0 if fetched else 2 * shape.weights,
         "base_gguf": 0 if fetched else 2 * shape.weights,
         "served": 2 * file,
-        "checkpoints": 3 * 16 * shape.adapter_weights(recipe.peft.get("r", 16)),
+        "checkpoints": checkpoint_bytes(shape, recipe),
     }
     return Need("disk", {name: int(value) for name, value in parts.items()}, machine.disk_bytes)
+
+
+def checkpoint_bytes(shape: Shape, recipe: Recipe) -> int:
+    """Three at once, the one that is being written with them; and what is kept of the stages. Whole models where
+    weights of the base are trained."""
+    if recipe.train.tune == "lora":
+        return 3 * 16 * shape.adapter_weights(rank_of(recipe))
+    free = free_weights(shape, recipe.train)
+    return 3 * (4 * shape.weights + 8 * free) + 2 * 4 * free
 
 
 def train_minutes(
@@ -274,7 +326,8 @@ def train_minutes(
     for stage, rows in examples.items():
         settings = recipe.training(stage)
         sequences = 1 if stage == "sft" else 2
-        passes = 4 + 2 * settings.gradient_checkpointing + 2 * (stage in ("dpo", "kto"))
+        own = 2 * free_weights(shape, settings) / shape.weights if settings.tune != "lora" else 0
+        passes = 4 + own + 2 * settings.gradient_checkpointing + 2 * (stage in ("dpo", "kto"))
         flops += seen(settings, rows) * sequences * mean_tokens * passes * shape.weights
     return flops / (peak_flops(machine) * UTILISATION) / 60
 
@@ -330,8 +383,13 @@ def changes(recipe: Recipe, machine: Machine) -> Iterator[dict[str, Any]]:
     keys: dict[str, Any] = {}
     if not recipe.train.gradient_checkpointing:
         yield (keys := {"train.gradient_checkpointing": True})
-    if not is_in_4bit(recipe.train, machine):
-        yield (keys := keys | {"train.load_in_4bit": True})
+    if recipe.train.tune != "lora":
+        optimiser = {"train.optimizer": "auto"} if recipe.train.optimizer.startswith("galore") else {}
+        yield (keys := keys | {"train.tune": "lora"} | optimiser)
+    adapter = replace(recipe.train, tune="lora")
+    if not (is_in_4bit(adapter, machine, recipe) or takes_from_base(recipe.peft.get("init_lora_weights", True))):
+        eight = {"train.load_in_8bit": False} if recipe.train.load_in_8bit else {}
+        yield (keys := keys | {"train.load_in_4bit": True} | eight)
     yield (keys := keys | {"train.batch": 1, "train.accumulate": recipe.train.batch * recipe.train.accumulate})
     tokens = recipe.data.max_tokens
     while (tokens := tokens // 2) >= SHORTEST_ROWS_TOKENS:

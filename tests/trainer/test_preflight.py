@@ -104,6 +104,48 @@ def test_whole_weights_in_sixteen_bits_do_not_fit_8_gib_and_four_bits_are_advise
     assert checked.advice[0].params == {"train.load_in_4bit": True}
 
 
+def tuned(**keys: Any) -> Recipe:
+    given = recipe("llama3-8b-chinese-chat").to_dict()
+    given["train"] |= keys
+    given["peft"] = {} if keys.get("tune", "lora") != "lora" else given["peft"]
+    return Recipe.from_dict(given)
+
+
+def test_eight_bits_lie_between_four_and_sixteen() -> None:
+    of = {name: part(of_8b(CARD_24_GIB, tuned(**keys)), "vram", "weights") for name, keys in BITS.items()}
+    assert of["4"] < of["8"] < of["16"]
+    assert of["8"] == pytest.approx(9.6, abs=1)  # 8 bits of the linear layers, 16 of the rest
+
+
+BITS: dict[str, dict[str, Any]] = {
+    "4": {"load_in_4bit": True},
+    "8": {"load_in_4bit": False, "load_in_8bit": True},
+    "16": {"load_in_4bit": False},
+}
+
+
+def test_training_all_of_8b_needs_a_row_of_cards_and_an_adapter_is_advised() -> None:
+    checked = of_8b(CARD_24_GIB, tuned(tune="full"))
+    assert needed(checked, "vram") > 16 * 8  # weights, gradients and moments in float32, and DPO's second base
+    assert part(checked, "disk", "checkpoints") > 250
+    assert checked.advice[0].params["train.tune"] == "lora"
+    one = tuned(tune="full")
+    assert (
+        part(preflight(SMOLLM2_135M, one, {"sft": 9}, CARD_24_GIB, mean_tokens=99, reading=READING), "vram", "trained")
+        < 2
+    )
+
+
+def test_galore_and_frozen_layers_need_less_than_all() -> None:
+    full, galore, frozen = (
+        part(of_8b(CARD_24_GIB, tuned(**keys)), "vram", "trained")
+        for keys in ({"tune": "full"}, {"tune": "full", "optimizer": "galore_adamw"}, {"tune": "freeze"})
+    )
+    assert frozen < galore < full
+    advised = of_8b(CARD_24_GIB, tuned(tune="full", optimizer="galore_adamw")).advice[0].params
+    assert advised["train.optimizer"] == "auto"  # GaLore is nothing for an adapter
+
+
 def test_the_demo_fits_a_laptop() -> None:
     checked = preflight(SMOLLM2_135M, recipe("demo"), {"sft": 100, "dpo": 20}, LAPTOP, mean_tokens=100, reading=READING)
     assert checked.fits
