@@ -172,8 +172,10 @@ def continued(work: Work, live: Live) -> Path | None:
 def keep_cases(work: Work) -> None:
     """The admin's suite as it is when the run begins: a file that cannot be used is told before hours of training."""
     if work.recipe.gate.suite is not None:
-        path = suite.found(work.recipe.gate.suite)
-        suite.read(path)
+        path, most = suite.found(work.recipe.gate.suite), work.recipe.gate.max_cases
+        cases = suite.read(path)
+        if unasked := len(cases) - len(suite.chosen(cases, most)):
+            log.warning("run %d: %d cases of %s are not asked: raise [gate] max_cases", work.run.id, unasked, path)
         shutil.copyfile(path, cases_of(work))
 
 
