@@ -1,0 +1,104 @@
+"""pytest -m long tests/trainer/test_ranks.py: two CPU processes train one adapter, with one curve, kills or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from storage.recipe import Stage
+from tests.huigan.llama.tiny import tiny_llama
+from tests.trainer.chats import row, rows, tiny_recipe
+from tests.trainer.learning import check_trained, curve, weights
+from trainer.tokens import TrainingFailed
+from trainer.training import Trained, train
+
+SHARED = {"batch": 2, "accumulate": 2, "save_steps": 2}
+HELD_OUT = {stage: [row(stage, at) for at in range(100, 108)] for stage in ("sft", "dpo", "kto", "orpo")}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_llama(folder)
+    return folder
+
+
+class Kill:
+    """Raised where a run is cancelled: every process must be gone, and the next attempt go on."""
+
+    def __init__(self, step: int, seen: list[Path], folder: Path) -> None:
+        self.step, self.seen, self.folder = step, seen, folder
+
+    def __call__(self, _stage: Stage, step: int, _steps: int, _measures: Mapping[str, float]) -> None:
+        if step == self.step:
+            self.seen += self.folder.rglob("*")
+            raise KeyboardInterrupt
+
+
+def trained_by(count: int, tiny: Path, folder: Path, stage: Stage = "sft", **options: object) -> Trained:
+    recipe = tiny_recipe(train={**SHARED, "processes": count}, peft={"lora_dropout": 0.0})
+    return train(tiny, rows(stage), recipe, folder, stage=stage, held_out=HELD_OUT[stage], **options)  # type: ignore[arg-type]
+
+
+def ranks() -> list[str]:
+    return [
+        path.read_bytes().decode() for path in Path("/proc").glob("[0-9]*/cmdline") if b"trainer.ranks" in read(path)
+    ]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""
+
+
+@pytest.mark.long
+def test_two_processes_give_one_s_adapter_and_one_curve_also_after_a_kill(tiny: Path, tmp_path: Path) -> None:
+    alone = trained_by(1, tiny, tmp_path / "one")
+    seen: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        trained_by(2, tiny, tmp_path / "two", progress=Kill(4, seen, tmp_path / "two" / "checkpoints"))
+    whole = {each.parent for each in seen if each.name == "whole"}
+    assert whole
+    assert all({each / f"rng_state_{rank}.pth" for rank in (0, 1)} <= set(seen) for each in whole)
+    told: list[int] = []
+    both = trained_by(2, tiny, tmp_path / "two", progress=lambda _stage, step, *_: told.append(step))
+    assert (both.processes, told[-1]) == (2, both.steps)
+    assert 1 < told[0] <= 5
+    check_curves(both, alone)
+    for name, tensor in weights(alone).items():
+        torch.testing.assert_close(weights(both)[name], tensor, atol=2e-4, rtol=0)
+    assert both.held_out["looks"] == alone.held_out["looks"] == 3
+
+
+def check_curves(one: Trained, other: Trained) -> None:
+    for name in ("loss", "eval_loss"):
+        left, right = ([(each["step"], each[name]) for each in curve(of) if name in each] for of in (one, other))
+        assert [step for step, _ in left] == [step for step, _ in right]
+        assert [value for _, value in left] == pytest.approx([value for _, value in right], abs=1e-3)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["dpo", "kto", "orpo"])
+def test_every_method_trains_in_two_processes(tiny: Path, tmp_path: Path, stage: Stage) -> None:
+    check_trained(trained_by(2, tiny, tmp_path, stage))
+
+
+@pytest.mark.long
+def test_what_ends_one_process_ends_the_training_by_name(tiny: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in tiny.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(broken / "model.safetensors")
+    tensors["lm_head.weight"][:] = torch.nan
+    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(TrainingFailed) as caught:
+        trained_by(2, broken, tmp_path / "out")
+    assert (caught.value.code, caught.value.params["step"]) == ("loss_not_finite", 1)
+    assert not [each for each in ranks() if str(tmp_path) in each]
