@@ -29,6 +29,7 @@ from trainer.examples import Selection
 from trainer.feedback import SPLITS, TASK_OF, TASKS, Exchange, Feedback, Regeneration, Split, Task, digest
 from trainer.replay import Control
 
+FORMAT = 2  # of the folder: its columns and its manifest; 1 had no weights, times and statistics
 IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
 
 
@@ -71,7 +72,8 @@ def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, run_id: i
 
 
 def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]:
-    """Everything that counts now, with the watermarks that say what `now` was."""
+    """Everything that counts now, with the watermarks that say what `now` was. Simulated raters have nothing to consent
+    to."""
     watermarks = (ratings.watermark(session), comparisons.watermark(session))
     rated = ratings.counting(session, up_to=watermarks[0])
     compared = comparisons.counting(session, up_to=watermarks[1])
@@ -80,8 +82,10 @@ def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]
     raters = {*(each.user_id for each in rated), *(each.user_id for each in compared)}
     raters |= {each.user_id for each in again}
     people = raters.union(*(each.author_ids for each in exchanges.values()))
-    allowed = consenting(session, people)
-    return watermarks, Feedback(rated, compared, exchanges, allowed, again, recipe.system.text)
+    known = [users.get(session, each) for each in sorted(people)]
+    simulated = frozenset(each.id for each in known if each.channel == "simulated")
+    allowed = simulated | {each.id for each in known if each.consented_at is not None}
+    return watermarks, Feedback(rated, compared, exchanges, allowed, again, simulated, recipe.system.text)
 
 
 def answer_ids(
@@ -172,12 +176,6 @@ def given_images(session: Session, given: Sequence[Answer]) -> frozenset[int]:
     return frozenset(answer_id for answer_id, said in rows.items() if said & seen.keys())
 
 
-def consenting(session: Session, user_ids: Iterable[int]) -> frozenset[int]:
-    """Simulated raters have nothing to consent to."""
-    people = (users.get(session, each) for each in sorted(user_ids))
-    return frozenset(each.id for each in people if each.consented_at is not None or each.channel == "simulated")
-
-
 def filters(recipe: Recipe) -> dict[str, Any]:
     """All of the recipe that decides which examples there are."""
     return {"seed": recipe.seed, "method": recipe.method, "system": recipe.system.text, **asdict(recipe.data)}
@@ -187,6 +185,7 @@ def manifest(
     selection: Selection, recipe: Recipe, stages: Sequence[Stage], watermarks: tuple[int, int]
 ) -> dict[str, Any]:
     return {
+        "format": FORMAT,
         "sha256": selection.sha256,
         "stages": list(stages),
         "watermarks": {"rating": watermarks[0], "comparison": watermarks[1]},

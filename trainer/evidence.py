@@ -83,7 +83,8 @@ def held_back(feedback: Feedback, data: Data) -> dict[Key, str]:
 
     trusted: Mapping[int, float] = {}
     if data.defences:
-        hold(trust.bursts(votes, data.burst_ratings), "quarantined_burst")
+        people = [each for each in votes if each.rater_id not in feedback.simulated_ids]
+        hold(trust.bursts(people, data.burst_ratings), "quarantined_burst")
         trusted = trust.trusted(left())
         hold(trust.distrusted(left(), trusted, data.trust_bar), "quarantined_trust")
         approved = [each for each in _approved(feedback) if each.key not in held]

@@ -61,6 +61,7 @@ class Feedback:
     exchanges: Mapping[int, Exchange]  # by answer id
     consenting_ids: frozenset[int]
     regenerations: Sequence[Regeneration] = ()
+    simulated_ids: frozenset[int] = frozenset()  # raters who are programs: how fast they judge says nothing
     system: str = ""  # the recipe's, which is the operator's and is trained as it is served
 
 

@@ -248,6 +248,7 @@ def test_replay_rows_and_controls_come_from_the_recipes_file(sqlite_db: Database
     replayed = [row for row in dataset.rows_of(built.folder, "answers", "train") if row["source"] == "replay"]
     assert len(replayed) == built.counts["replay"]["kept"] > 0
     assert replayed[0]["prompt"][0]["content"] == SYSTEM
+    assert {(row["weight"], row["conversation_id"], row["rated_at"]) for row in replayed} == {(1.0, None, None)}
     (control,) = dataset.controls_of(built.folder)
     assert control.is_right("It is PARIS.")
     assert not control.is_right("London")

@@ -22,7 +22,7 @@ from trainer import evidence, examples, statistics
 from trainer.examples import Exchange, Feedback, Regeneration, Selection
 from trainer.feedback import is_held_out_user
 
-EVE = 9
+EVE, ROBOT = 9, 10
 LONG = "回甘茶馆在柳叶巷的尽头，早上开门，晚上关门，周末有人弹琴，乌龙茶常常打折，猫睡在窗边。"
 
 
@@ -37,7 +37,8 @@ def select(
 ) -> Selection:
     known = {each.answer.id: each for each in exchanges}
     people = frozenset(range(1, 500))
-    return examples.select(Feedback(ratings, comparisons, known, people, again, system), data, seed=20)
+    feedback = Feedback(ratings, comparisons, known, people, again, frozenset({ROBOT}), system)
+    return examples.select(feedback, data, seed=20)
 
 
 def later(what: Rating, minutes: float) -> Rating:
@@ -287,6 +288,7 @@ def test_a_burst_is_set_aside_and_told() -> None:
     fast = [replace(rating(n, n, Thumb.DOWN), rated_at=AT + timedelta(seconds=n / 2)) for n in range(1, 31)]
     assert dropped(select(said, fast)) == {"quarantined_burst": 30}
     assert dropped(select(said, fast, data=replace(FREE, defences=False))) == {}
+    assert dropped(select(said, [replace(each, user_id=ROBOT) for each in fast])) == {}
 
 
 def test_a_row_weighs_by_the_root_of_how_much_its_rater_said() -> None:
