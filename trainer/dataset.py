@@ -53,7 +53,8 @@ def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, run_id: i
     watermarks, feedback = db.read(gather, recipe)
     mixed_in = replay.read(recipe.data.replay, recipe.system.text)
     selection = examples.select(feedback, recipe.data, recipe.seed)
-    selection = examples.with_replay(selection, mixed_in.rows, recipe.data.replay_share, recipe.seed)
+    share, near = recipe.data.replay_share, recipe.data.near_duplicate
+    selection = examples.with_replay(selection, mixed_in.rows, share, recipe.seed, near)
     stages = examples.choose_stages(selection, recipe)
     write(folder, selection, mixed_in.controls, manifest(selection, recipe, stages, watermarks))
     registered = db.write(

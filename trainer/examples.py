@@ -100,36 +100,41 @@ def select(feedback: Feedback, data: Data, seed: int) -> Selection:
     return Selection(kept, _counts(feedback, usable, kept, dropped.reasons, personal))
 
 
-def with_replay(selection: Selection, rows: Iterable[tuple[Prompt, str]], share: float, seed: int) -> Selection:
+def with_replay(
+    selection: Selection, rows: Iterable[tuple[Prompt, str]], share: float, seed: int, near: float = 0.8
+) -> Selection:
     """General questions and answers mixed into the training answers until they are `share` of them.
 
     They keep what the base knew, in Chinese and in English by halves as far as both go. Which ones are taken depends on
-    the seed; none is taken twice, so a small pool gives a smaller share. None repeats what is held out, or has personal
-    data in it.
+    the seed; none is taken twice, so a small pool gives a smaller share. None is taught already, or is a near copy of
+    what is held out, or has personal data in it.
     """
     taught = selection.of("answers", "train")
-    held_out = {_said(each).parts for each in selection.of("answers", "held_out")}
-    known = {each.sha256 for each in taught}
     pool = {each.sha256: each for prompt, text in rows if (each := Example("answers", prompt, (text,), "replay"))}
-    fit = {sha: each for sha, each in pool.items() if sha not in known and _said(each).parts not in held_out}
-    clean = {sha: each for sha, each in fit.items() if not scrub.texts(_words(each))[1].kinds}
-    ordered = _by_halves(sorted(clean, key=lambda sha: digest([seed, sha])), clean)
     wanted = round(len(taught) * share / (1 - share))
-    chosen = [clean[sha] for sha in ordered[:wanted]]
+    new = pool.keys() - {each.sha256 for each in taught}
+    ordered = _by_halves([pool[sha] for sha in sorted(new, key=lambda sha: digest([seed, sha]))])
+    likely = ordered[: 2 * wanted + 100]  # the pool may be a hundred times as large as what is wanted
+    clean = [each for each in likely if not scrub.texts(_words(each))[1].kinds]
+    known = [_said(each) for each in selection.of("answers", "held_out")]
+    places = copies.firsts([*known, *map(_said, clean)], near)[len(known) :]
+    fresh = [each for place, each in enumerate(clean, len(known)) if places[place - len(known)] == place]
+    chosen = _by_halves(fresh)[:wanted]
     mixed = sorted([*selection.examples, *chosen], key=lambda each: each.sha256)
+    left_out = {"personal": len(likely) - len(clean), "copies": len(clean) - len(fresh)}
     replayed = {"pool": len(pool), "wanted": wanted, "kept": len(chosen)}
-    replayed |= {"personal": len(fit) - len(clean)} if len(clean) < len(fit) else {}
+    replayed |= {reason: count for reason, count in left_out.items() if count}
     languages = statistics.languages(chosen)
     counts = {**selection.counts, "kept": _kept(mixed), "replay": replayed, "replay_languages": languages}
     return Selection(tuple(mixed), counts)
 
 
-def _by_halves(ordered: Sequence[str], pool: Mapping[str, Example]) -> list[str]:
+def _by_halves(ordered: Sequence[Example]) -> list[Example]:
     """Chinese and the rest in turn, as long as there are both."""
-    chinese = [sha for sha in ordered if statistics.language(pool[sha]) == "zh"]
-    others = [sha for sha in ordered if statistics.language(pool[sha]) != "zh"]
+    chinese = [each for each in ordered if statistics.language(each) == "zh"]
+    others = [each for each in ordered if statistics.language(each) != "zh"]
     both = min(len(chinese), len(others))
-    turns = [sha for pair in zip(chinese, others, strict=False) for sha in pair]
+    turns = [each for pair in zip(chinese, others, strict=False) for each in pair]
     return [*turns, *chinese[both:], *others[both:]]
 
 

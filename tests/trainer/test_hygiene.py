@@ -348,7 +348,7 @@ def test_replay_is_chinese_and_english_by_halves_repeats_nothing_held_out_and_ha
     pool += [((("system", "s"), *held_out.prompt[1:]), held_out.teaches)]
     mixed = examples.with_replay(taught, pool, 0.5, seed=20)
     assert mixed.counts["replay_languages"] == {"en": mixed.counts["replay"]["kept"] - 5, "zh": 5}
-    assert mixed.counts["replay"]["personal"] == 5
+    assert (mixed.counts["replay"]["personal"], mixed.counts["replay"]["copies"]) == (5, 1)
     replayed = [each for each in mixed.examples if each.source == "replay"]
     assert held_out.teaches not in {each.teaches for each in replayed}
     fewer = examples.with_replay(taught, pool, 0.2, seed=20).counts["replay_languages"]
