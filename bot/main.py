@@ -17,6 +17,8 @@ from huigan.serving.client import AsyncOllama, Ollama
 from storage.db import Database
 from storage.recipe import Recipe
 
+logger = logging.getLogger(__name__)
+
 FOR_EVER = -1
 
 
@@ -64,6 +66,7 @@ def run(
         limits=limits,
         drafts=drafts,
     )
+    logger.info("Telegram is asked at %s, again and again where it cannot be reached", base_url)
     try:
         if webhook is None:
             application.run_polling(allowed_updates=ALLOWED_UPDATES, bootstrap_retries=FOR_EVER)
@@ -92,6 +95,8 @@ class WithoutSecrets(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = self._blotted(record.getMessage()), ()
+        if record.name == "telegram.ext" and record.exc_info and isinstance(record.exc_info[1], InvalidToken):
+            record.exc_info = None  # it ends the process, in words of ours
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:

@@ -74,7 +74,7 @@ def engine(
     host: Annotated[
         str, typer.Option(help="Loopback unless you say otherwise: whoever reaches it may use and delete.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Ollama's own is 11434.")] = 11434,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Ollama's own is 11434.")] = 11434,
     models: Annotated[
         Path | None, typer.Option(help="Where tags and blobs are kept; by default HUIGAN_HOME/engine.")
     ] = None,
@@ -180,7 +180,12 @@ def train(
                 report_to=chosen.report_to,
             )
 
-        raise typer.Exit(alone.run(db, number, walk) if attempt is None else walk(db, number, attempt))
+        if attempt is not None:
+            raise typer.Exit(walk(db, number, attempt))
+        code = alone.run(db, number, walk)
+        if code == child.NOT_OURS:
+            errors.print(f"Run {number} does not wait to be trained, or another is trained now: see `huigan run list`.")
+        raise typer.Exit(code)
 
 
 def migrate() -> None:

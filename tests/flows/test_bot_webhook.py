@@ -54,3 +54,4 @@ def test_a_token_that_telegram_does_not_know_ends_the_bot_with_the_fix_and_witho
     assert ended.returncode == 1
     assert "copy the whole token that @BotFather gave" in ended.stderr
     assert wrong not in ended.stderr + ended.stdout
+    assert "InvalidToken" not in ended.stderr, "it is told in words of ours"

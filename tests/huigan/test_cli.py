@@ -129,6 +129,8 @@ def test_a_run_is_queued_once_shown_and_cancelled(machine: Machine) -> None:
     assert [event["after"] for event in shown["events"]] == ["QUEUED", "CANCELLED"]
     assert machine.run("run", "cancel", "1").returncode == 3
     assert machine.run("run", "show", "7").returncode == 3
+    none = machine.run("train", "7")
+    assert (none.returncode, "huigan run list" in none.stderr) == (3, True)
     assert machine.run("run", "quantisations", "7").returncode == 3
     made_none = machine.run("run", "quantisations", "1")
     assert (made_none.returncode, made_none.stdout) == (3, "")
@@ -307,6 +309,7 @@ def test_a_release_is_promoted_and_rolled_back(machine: Machine) -> None:
         ("run show 99999999999999999999999", {}, "RUN"),
         ("release promote 99999999999999999999999", {}, "RELEASE"),
         ("base add x --weights y --template nothing.txt", {}, "nothing.txt"),
+        ("engine --port 99999", {}, "65535"),
     ],
 )
 def test_what_cannot_be_used_is_named_without_a_traceback(
