@@ -144,6 +144,8 @@ def test_a_run_is_watched_in_one_message_from_its_queue_to_its_verdict_across_a_
     assert f"第 {run.id} 次 · test · 等待批准" in here.said(f"第 {run.id} 次 · test").text
     here.says("/run 999")
     here.said("没有第 999 次训练")
+    here.says("/run 1000000000000000000000")  # more than a database counts to
+    here.said("用法：/run")
     here.says("/cancel")
     here.said("现在没有这样的训练")
 
