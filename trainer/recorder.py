@@ -113,9 +113,19 @@ def check_reference(numbers: Mapping[str, float]) -> None:
 # ---- TensorBoard and others
 
 
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises TrainingFailed, before anything is loaded."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise TrainingFailed("tracker_missing", name=name)
+
+
 def trackers(names: Sequence[str], out_dir: Path, *, first_step: int) -> list[Any]:
-    """TensorBoard's callback, and those of the trackers that the environment names. Raises TrainingFailed."""
-    return [tensorboard(out_dir, first_step), *(tracker(each) for each in names)]
+    """TensorBoard's callback, and those of the trackers that the environment names. W&B and MLflow read where they are,
+    and their secrets, from the environment: none passes through here."""
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    return [tensorboard(out_dir, first_step), *(each() for each in get_reporting_integration_callbacks(list(names)))]
 
 
 def tensorboard(out_dir: Path, first_step: int) -> Any:
@@ -125,10 +135,9 @@ def tensorboard(out_dir: Path, first_step: int) -> Any:
     return TensorBoardCallback(SummaryWriter(str(out_dir / EVENTS), purge_step=first_step + 1, write_to_disk=True))
 
 
-def tracker(name: str) -> Any:
-    """W&B and MLflow read where they are, and their secrets, from the environment: none passes through here."""
-    from transformers.integrations import get_reporting_integration_callbacks
+def end_trackers(names: Sequence[str]) -> None:
+    """transformers leaves W&B's run open, and would write the next stage into it."""
+    if "wandb" in names:
+        import wandb
 
-    if importlib.util.find_spec(name) is None:
-        raise TrainingFailed("tracker_missing", name=name)
-    return get_reporting_integration_callbacks([name])[0]()
+        wandb.finish()

@@ -236,7 +236,8 @@ def how_trained(folder: Path, locale: str) -> Iterator[str]:
             key = "report.stopped_early" if looked["stopped_early"] else "report.kept_step"
             known = {"step": looked["kept_step"], "looks": looked["looks"], "rows": looked["rows"]}
             yield text(locale, key, stage=name, steps=stage["steps"], **known)
-        if why_not := stage.get("speed", {}).get("why_not"):
+        why_not = stage.get("speed", {}).get("why_not", {})
+        if why_not and "no_card" not in why_not.values():  # without a card nothing of it is to be had
             what = ", ".join(f"{each} ({text(locale, f'report.{why}')})" for each, why in why_not.items())
             yield text(locale, "report.slower", stage=name, what=what)
 

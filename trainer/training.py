@@ -103,6 +103,7 @@ def train(
     through. Raises TrainingFailed, or BadRecipe where no library knows a name in [peft] or [trl].
     """
     methods.check_pass_through(recipe, [each.name for each in dataclasses.fields(LoraConfig)])
+    recorder.check_trackers(report_to)
     looked_at = held_out if recipe.training(stage).patience else ()
     key = checkpoints.fingerprint(weights_dir, [*rows, *looked_at], recipe, stage, adapter)
     if resume and (kept := checkpoints.finished(out_dir, key)):
@@ -300,6 +301,7 @@ def train_from(checkpoint: Path | None, job: Job, settings: Train, *, in_4bit: b
         for callback in recorder.trackers(job.report_to, job.out_dir, first_step=first_step):
             trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    recorder.end_trackers(job.report_to)
     return job.out_dir / "checkpoints" / f"checkpoint-{trainer.state.global_step}"
 
 
@@ -366,6 +368,7 @@ def run_arguments(job: Job, settings: Train, *, in_4bit: bool) -> dict[str, Any]
     looks = {"eval_strategy": "steps", "eval_steps": settings.save_steps, "metric_for_best_model": "eval_loss"}
     return {
         "output_dir": str(job.out_dir / "checkpoints"),
+        "run_name": f"{job.recipe.name} {job.stage}",
         "save_strategy": "steps",
         "save_total_limit": 2,
         "logging_strategy": "steps",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.trainer.learning import curve, weights
 from trainer import patience, recorder
 from trainer.methods import STAGES
 from trainer.patience import FEWEST_ROWS, Look
+from trainer.tokens import TrainingFailed
 from trainer.training import Trained, curve_of, train
 
 
@@ -158,10 +158,7 @@ def records(data: bytes) -> list[bytes]:
 
 
 def test_an_absent_tracker_is_named_before_training(tiny: Path, tmp_path: Path) -> None:
-    from trainer.tokens import TrainingFailed
-
     with pytest.raises(TrainingFailed) as caught:
         train(tiny, rows("sft"), tiny_recipe(), tmp_path, stage="sft", report_to=["no_such_tracker"])
     assert (caught.value.code, caught.value.params) == ("tracker_missing", {"name": "no_such_tracker"})
     assert not (tmp_path / "adapter").exists()
-    assert json.dumps(caught.value.params)
