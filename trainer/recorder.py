@@ -132,7 +132,9 @@ def tensorboard(out_dir: Path, first_step: int) -> Any:
     """`purge_step`: what a killed training had told of the steps that are trained again is hidden."""
     from tensorboardX import SummaryWriter
 
-    return TensorBoardCallback(SummaryWriter(str(out_dir / EVENTS), purge_step=first_step + 1, write_to_disk=True))
+    # Files are named by the second in which they are begun.
+    writer = SummaryWriter(str(out_dir / EVENTS), purge_step=first_step + 1, filename_suffix=f".{first_step}")
+    return TensorBoardCallback(writer)
 
 
 def end_trackers(names: Sequence[str]) -> None:
