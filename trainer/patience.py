@@ -12,6 +12,9 @@ from typing import Any
 
 # A mean over fewer says little about the next rows.
 FEWEST_ROWS = 8
+# The first, which lie in the order of a hash. More would tell little more, and cost more than the steps between two
+# looks: a look at 128 rows is as many passes as three steps of 16.
+MOST_ROWS = 128
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -207,6 +207,7 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     work.note(
         "rows", {stage: preflight.seen(work.recipe.training(stage), weighing.total(rows[stage])) for stage in rows}
     )
+    work.note("speed", {stage: asdict(training.speed_of(work.recipe.training(stage), stage)) for stage in rows})
     with card.taken(work, on_card=training.is_on_card()):
         trained = training.train_stages(
             local,

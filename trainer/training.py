@@ -104,7 +104,7 @@ def train(
     """
     methods.check_pass_through(recipe, [each.name for each in dataclasses.fields(LoraConfig)])
     recorder.check_trackers(report_to)
-    looked_at = held_out if recipe.training(stage).patience else ()
+    looked_at = held_out[: patience.MOST_ROWS] if recipe.training(stage).patience else ()
     key = checkpoints.fingerprint(weights_dir, [*rows, *looked_at], recipe, stage, adapter)
     if resume and (kept := checkpoints.finished(out_dir, key)):
         return located(kept, out_dir)
@@ -239,7 +239,7 @@ def attempt(job: Job, settings: Train) -> dict[str, Any]:
     """Trains from the last whole checkpoint, or from the start, to the end; leaves the adapter and the curves."""
     started_at, cuda = time.monotonic(), torch.cuda.is_available()
     in_4bit = tuning.is_in_4bit(job.recipe, settings)
-    chosen = speed_of(job, settings)
+    chosen = speed_of(settings, job.stage)
     count = launcher.processes(settings, torch.cuda.device_count() if cuda else 1)
     checkpoint, peak_bytes = checkpoints.last_whole(job.out_dir / "checkpoints"), 0
     # Gone on from the last step of all, the Trainer would take one more.
@@ -305,12 +305,14 @@ def train_from(checkpoint: Path | None, job: Job, settings: Train, *, in_4bit: b
     return job.out_dir / "checkpoints" / f"checkpoint-{trainer.state.global_step}"
 
 
-def speed_of(job: Job, settings: Train) -> Speed:
+def speed_of(settings: Train, stage: Stage) -> Speed:
+    """Raises TrainingFailed for what was asked for by name and cannot be had here."""
+
     def has(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
 
     facts = Facts(torch.cuda.is_available(), has("flash_attn"), has("liger_kernel"))
-    return speed.choose(settings, job.stage, facts)
+    return speed.choose(settings, stage, facts)
 
 
 def peak_process_bytes() -> int:
@@ -328,7 +330,7 @@ def load_tokenizer(weights_dir: Path) -> Any:
 def load_model(job: Job, *, in_4bit: bool) -> Any:
     """The base with what is trained of it trainable, from `job.adapter`, else anew."""
     settings = job.recipe.training(job.stage)
-    attention = speed_of(job, settings).attention
+    attention = speed_of(settings, job.stage).attention
     model = tuning.load_base(job.weights_dir, settings, in_4bit=in_4bit, attention=attention)
     return tuning.tuned(model, job.weights_dir, job.recipe, settings, job.adapter, job.out_dir)
 
@@ -339,7 +341,7 @@ def build_trainer(job: Job, settings: Train, model: Any, *, in_4bit: bool) -> An
     Where there is no adapter, it is a second model.
     """
     config_class, trainer_class = methods.classes(job.stage)
-    given = methods.arguments(job.recipe, settings, job.stage, job.fit, speed_of(job, settings))
+    given = methods.arguments(job.recipe, settings, job.stage, job.fit, speed_of(settings, job.stage))
     args = config_class(**given | run_arguments(job, settings, in_4bit=in_4bit))
     more: dict[str, Any] = {}
     if settings.tune != "lora" and job.stage in ("dpo", "kto"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,8 +15,10 @@ from storage.recipe import Stage
 from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
 from tests.trainer.learning import check_trained, curve, weights
+from trainer import launcher
+from trainer.ranks import described
 from trainer.tokens import TrainingFailed
-from trainer.training import Trained, train
+from trainer.training import Trained, is_out_of_memory, train
 
 SHARED = {"batch": 2, "accumulate": 2, "save_steps": 2}
 HELD_OUT = {stage: [row(stage, at) for at in range(100, 108)] for stage in ("sft", "dpo", "kto", "orpo")}
@@ -55,6 +59,26 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:  # it ended meanwhile
         return b""
+
+
+def test_why_the_first_process_failed_reaches_the_one_that_started_it(tmp_path: Path) -> None:
+    def told(error: Exception) -> Exception:
+        (tmp_path / launcher.FAILURE).write_text(json.dumps(described(error)))
+        return launcher.failure(tmp_path / launcher.FAILURE, 1)
+
+    memory = told(torch.OutOfMemoryError("CUDA out of memory"))
+    assert isinstance(memory, RuntimeError)
+    assert is_out_of_memory(memory)  # so that the batch is halved, for all
+    named = told(TrainingFailed("tokens_differ", row=3))
+    assert isinstance(named, TrainingFailed)
+    assert (named.code, named.params) == ("tokens_differ", {"row": 3})
+    full = told(OSError(errno.ENOSPC, "No space left on device"))
+    assert isinstance(full, OSError)
+    assert full.errno == errno.ENOSPC
+    assert "the lamp went out" in str(told(ValueError("the lamp went out")))
+    dead = launcher.failure(tmp_path / "nothing", -9)
+    assert isinstance(dead, TrainingFailed)
+    assert dead.code == "process_died"
 
 
 @pytest.mark.long
