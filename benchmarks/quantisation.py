@@ -136,8 +136,8 @@ played no part in weighing, and is compared with the 16-bit file, token by token
 - **perplexity** of those answers, and as a multiple of F16's.
 - **KL**: how far what the file expects next lies from what F16 expects. 0 is the same; the best single figure here.
 - **same next token**: how often both find the same token likeliest.
-- **speed**: tokens a second of answering on the CPU, beside F16 in alternating rounds of the same minute. Fewer bits are
-  less to read and, below four, more to unpack: the fastest lie in the middle. Nothing here was measured on a card.
+- **speed**: tokens a second of answering on the CPU, beside F16 in alternating rounds of the same minute. Fewer bits
+  are less to read and, below four, more to unpack: the fastest lie in the middle. Nothing was measured on a card.
 - **weighed**: quantised by an importance matrix, as `importance = true` has it measured on a run's own conversations.
   IQ types always are (`importance = "auto"`). It divides KL here: {gains}.
 
