@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from storage.recipe import Stage
 from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import answer, prompt, row, rows, tiny_recipe
 from tests.trainer.learning import check_trained, curve, job_of, weights
-from trainer import launcher, methods, speed, weighing
+from trainer import launcher, methods, optimisers, speed, weighing
 from trainer.speed import FLASH, Facts
 from trainer.tokens import Fit, TrainingFailed
 from trainer.training import Trained, train
@@ -209,3 +210,12 @@ def test_packing_that_loses_a_row_is_found_out(tiny: Path, tmp_path: Path) -> No
 def test_as_many_processes_as_a_step_divides_among(asked: int, cards: int, accumulate: int, count: int) -> None:
     settings = dataclasses.replace(tiny_recipe().train, processes=asked, accumulate=accumulate)
     assert launcher.processes(settings, cards) == count
+
+
+def test_an_optimiser_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(tiny_recipe().train, tune="full", optimizer="galore_adamw")
+    assert optimisers.arguments(settings, quantised=False)["optim"] == "galore_adamw"
+    monkeypatch.setitem(sys.modules, "galore_torch", None)  # as Python has it of a package that is not there
+    with pytest.raises(TrainingFailed) as caught:
+        optimisers.arguments(settings, quantised=False)
+    assert caught.value.params["package"] == "galore-torch"
