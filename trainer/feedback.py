@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 from storage.recipe import Stage
@@ -134,6 +134,7 @@ def is_held_out_user(user_id: int, seed: int, share: float) -> bool:
     return _drawn(f"{seed}:user:{user_id}") < share
 
 
+@lru_cache(maxsize=100_000)
 def _drawn(name: str) -> float:
     """From 0 to 1, evenly."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
