@@ -33,7 +33,6 @@ from trainer import checkpoints, launcher, methods, optimisers, patience, record
 from trainer.recorder import Progress, Recorder, silent
 from trainer.speed import Facts, Speed
 from trainer.tokens import Fit, Row, TrainingFailed, choose_pad_token, end_of_turn_id, fitting
-from trainer.tuning import nf4 as nf4
 
 NO_MEMORY_WORDS = "can't allocate memory"  # torch's, on a CPU
 # Of safetensors, and of torch's writer, which says only where it got to.
@@ -105,7 +104,8 @@ def train(
     methods.check_pass_through(recipe, [each.name for each in dataclasses.fields(LoraConfig)])
     recorder.check_trackers(report_to)
     looked_at = held_out[: patience.MOST_ROWS] if recipe.training(stage).patience else ()
-    key = checkpoints.fingerprint(weights_dir, [*rows, *looked_at], recipe, stage, adapter)
+    all_rows = [*rows, {"held_out": list(looked_at)}] if looked_at else rows
+    key = checkpoints.fingerprint(weights_dir, all_rows, recipe, stage, adapter)
     if resume and (kept := checkpoints.finished(out_dir, key)):
         return located(kept, out_dir)
     checkpoints.prepare_folder(out_dir, key, keep=resume)
