@@ -41,7 +41,6 @@ FIRST = {
     "sigmoid": ({}, math.log(2)),
     "ipo": ({"dpo_loss": "ipo", "beta": 0.5}, 1.0),
     "robust": ({"dpo_loss": "robust", "label_smoothing": 0.2}, math.log(2)),
-    "hinge": ({"dpo_loss": "hinge"}, 1.0),
     "length-desensitised": ({"ld_alpha": 0.5}, math.log(2)),
 }
 

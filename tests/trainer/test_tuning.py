@@ -69,7 +69,10 @@ def trained_model(tiny: Path, trained: Trained, recipe: Any) -> Any:
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SELDOM = [pytest.param(kind, marks=pytest.mark.long) for kind in ("rank-stabilised", "OLoRA", "LoRA+")]
+
+
+@pytest.mark.parametrize("kind", [*sorted(KINDS.keys() - {"rank-stabilised", "OLoRA", "LoRA+"}), *SELDOM])
 def test_every_kind_is_merged_quantised_and_served_as_it_was_trained(tiny: Path, tmp_path: Path, kind: str) -> None:
     recipe = recipe_of(kind)
     trained = train(tiny, rows("sft"), recipe, tmp_path / "run", stage="sft")
@@ -80,7 +83,9 @@ def test_every_kind_is_merged_quantised_and_served_as_it_was_trained(tiny: Path,
         assert served(whole) == pytest.approx(logprobs(trained_model(tiny, trained, recipe)), abs=0.01)
 
 
-@pytest.mark.parametrize("kind", ["DoRA", "PiSSA", "LoftQ", "full"])
+@pytest.mark.parametrize(
+    "kind", ["DoRA", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("PiSSA", "LoftQ", "full"))]
+)
 def test_preferences_build_on_it_and_compare_with_it(tiny: Path, tmp_path: Path, kind: str) -> None:
     recipe = recipe_of(kind)
     taught = train(tiny, rows("sft"), recipe, tmp_path / "sft", stage="sft")
@@ -90,7 +95,8 @@ def test_preferences_build_on_it_and_compare_with_it(tiny: Path, tmp_path: Path,
     check_merged(tiny, trained, tmp_path)
 
 
-@pytest.mark.parametrize(("kind", "stage"), [("PiSSA", "sft"), pytest.param("full", "dpo", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "stage"), [("PiSSA", "sft"), ("full", "dpo")])
 def test_killed_and_started_again_it_ends_the_same(tiny: Path, tmp_path: Path, kind: str, stage: Stage) -> None:
     changes = {**KINDS[kind], "preference": {"max_steps": 4}}
     resumed, whole = killed_and_whole(tiny, tmp_path, tiny_recipe(**changes), stage, None)
