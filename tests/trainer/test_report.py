@@ -129,6 +129,26 @@ def test_every_held_out_pair_is_a_bar(tmp_path: Path) -> None:
     assert (text.count('class="gain"'), text.count('class="loss"')) == (2, 1)
 
 
+def test_the_page_draws_the_held_out_loss_and_says_how_each_stage_ended(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    with (folder / "curves.jsonl").open("a") as file:
+        file.writelines(json.dumps({"stage": "dpo", "step": step, "eval_loss": 0.5}) + "\n" for step in (2, 4))
+    looked = {"rows": 9, "looks": 2, "kept_step": 2, "loss": 0.5, "stopped_early": True}
+    stages = [
+        {"stage": "sft", "steps": 6, "held_out": {"rows": 0, "off": "too_few_rows"}, "speed": {"why_not": {}}},
+        {"stage": "dpo", "steps": 4, "held_out": looked, "speed": {"why_not": {"liger": "not_installed"}}},
+    ]
+    (folder / "train.json").write_text(json.dumps({"curves": [str(folder / "curves.jsonl")], "stages": stages}))
+    page = report.render(folder, RUN, "en")
+    assert "dpo, held out</text>" in page
+    told = [line for line in page.split('<p class="soft">') if line.startswith(("sft:", "dpo:"))]
+    assert [line.partition("</p>")[0] for line in told] == [
+        "sft: too few held-out rows to stop by; trained to the last step.",
+        "dpo: stopped at step 4, for 9 held-out rows were learnt no better; step 2 is kept.",
+        "dpo: without liger (not installed).",
+    ]
+
+
 def test_a_run_that_got_nowhere_has_a_page_too(tmp_path: Path) -> None:
     path = report.write(tmp_path, RUN, "zh-Hans")
     page = Page(path.read_text(encoding="utf-8"))
