@@ -26,8 +26,10 @@ Point = tuple[float, float]
 
 
 def curves(points: Sequence[RunPoint]) -> bytes:
-    """Loss over steps, method after method; and the preference margin, where there is one."""
+    """Loss over steps, method after method; and that on held-out rows and the preference margin, where there are."""
     panels = [_of("loss", "loss", points)]
+    if any("held_out_loss" in each.measures for each in points):
+        panels.append(_of("held_out_loss", "loss on held-out rows", points))
     if any("margin" in each.measures for each in points):
         panels.append(_of("margin", "preference margin", points))
     return _png([_Panel(title, "step", lines=lines) for title, lines in panels])
