@@ -22,7 +22,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from storage.records import RunState
-from trainer import gate, report, stages
+from trainer import estimates, gate, report, stages
 from trainer.dataset import Built
 from trainer.gate import Verdict
 from trainer.release import Released, release
@@ -45,7 +45,7 @@ def run(work: Work) -> Released:
 
 def through_the_stages(work: Work) -> Released:
     if work.run.dataset_only:
-        stages.foretell(work, once(work, "dataset", Built, lambda: stages.build(work)))
+        estimates.foretell(work, once(work, "dataset", Built, lambda: stages.build(work)))
         return Released(RunState.BUILT, None, None)
     origin = once(work, "start", Origin, lambda: stages.start(work))
     built = once(work, "dataset", Built, lambda: stages.build(work))

@@ -21,7 +21,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Write the data set that a run would train on now, without training; say what training on it would need."""
-    from trainer import dataset, stages
+    from trainer import dataset, estimates
     from trainer.replay import BadReplay
 
     with opened() as (chosen, db):
@@ -32,5 +32,6 @@ def build(
             give_up(str(error), USAGE)
         live = db.read(deployments.live)
         weights = live.artefact.weights if live else None
-        fit = stages.preflight_of(wanted, built, weights, chosen.home, endpoint=chosen.hf_endpoint) if weights else None
+        home, endpoint = chosen.home, chosen.hf_endpoint
+        fit = estimates.preflight_of(wanted, built, weights, home, endpoint=endpoint) if weights else None
         show_one({"dataset": built, "preflight": fit.to_dict() if fit else None}, as_json=as_json)

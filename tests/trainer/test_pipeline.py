@@ -28,7 +28,7 @@ from tests.fakes import ollama as faults
 from tests.fakes.ollama import FakeOllama, Reply
 from tests.trainer.community import AT
 from tests.trainer.world import Away, World, counting_ollama, small_disk, tiny_base, tiny_recipe
-from trainer import HANDED_BACK, child, pipeline, quantisations, stages
+from trainer import HANDED_BACK, child, estimates, pipeline, quantisations, stages
 from trainer.dataset import Built
 from trainer.release import Released
 from trainer.stages import RunFailed, Work
@@ -575,9 +575,9 @@ def test_what_a_run_needs_is_said_in_its_folder_and_beside_its_progress(world: W
 def test_weights_whose_shape_is_not_known_are_not_guessed_at(world: World) -> None:
     built = pipeline.once(work_of(world, the_run(world)), "dataset", Built, lambda: pytest.fail("made again"))
     recipe = tiny_recipe()
-    assert stages.preflight_of(recipe, built, "no/where", world.home, endpoint="http://127.0.0.1:9") is None
-    of_folder = stages.preflight_of(recipe, built, str(world.tiny / "weights"), world.home)
-    of_gguf = stages.preflight_of(recipe, built, str(world.tiny / "base.gguf"), world.home)
+    assert estimates.preflight_of(recipe, built, "no/where", world.home, endpoint="http://127.0.0.1:9") is None
+    of_folder = estimates.preflight_of(recipe, built, str(world.tiny / "weights"), world.home)
+    of_gguf = estimates.preflight_of(recipe, built, str(world.tiny / "base.gguf"), world.home)
     assert of_folder is not None
     assert of_gguf is not None
     assert of_folder.minutes_of == of_gguf.minutes_of
