@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,11 +18,13 @@ from storage.recipe import Stage
 from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
 from tests.trainer.learning import check_trained, curve, weights
+from tests.trainer.processes import until
 from trainer import launcher
 from trainer.ranks import described
 from trainer.tokens import TrainingFailed
 from trainer.training import Trained, is_out_of_memory, train
 
+REPOSITORY = Path(__file__).parents[2]
 SHARED = {"batch": 2, "accumulate": 2, "save_steps": 2}
 HELD_OUT = {stage: [row(stage, at) for at in range(100, 108)] for stage in ("sft", "dpo", "kto", "orpo")}
 
@@ -126,3 +131,23 @@ def test_what_ends_one_process_ends_the_training_by_name(tiny: Path, tmp_path: P
         trained_by(2, broken, tmp_path / "out")
     assert (caught.value.code, caught.value.params["step"]) == ("loss_not_finite", 1)
     assert not [each for each in ranks() if str(tmp_path) in each]
+
+
+KILLED = """
+import json, os, signal, sys
+from pathlib import Path
+from storage.recipe import Recipe
+from trainer.training import train
+tiny, folder, recipe, rows = json.loads(sys.stdin.read())
+train(Path(tiny), rows, Recipe.from_dict(recipe), Path(folder), stage="sft",
+      progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+@pytest.mark.long
+def test_no_process_outlives_the_one_that_started_it(tiny: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(train={**SHARED, "processes": 2, "max_steps": 10_000})
+    work = json.dumps([str(tiny), str(tmp_path), recipe.to_dict(), rows("sft")])
+    child = subprocess.run([sys.executable, "-c", KILLED], input=work, text=True, cwd=REPOSITORY, capture_output=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    until(lambda: not [each for each in ranks() if str(tmp_path) in each])
