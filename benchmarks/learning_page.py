@@ -72,7 +72,9 @@ def methods_table(found: list[Found]) -> list[str]:
             values.append(f"{wholly:.2f} | {facts:.2f} | {right:.2f}, {picks:.2f}")
         else:
             values.append("– | – | –")
-        rows.append(f"| {' | '.join(values)} | {passed} of {len(cells)} |")
+        why = sorted({each["code"] for cell in cells for each in cell["verdict"]["reasons"] if each["hard"]})
+        values.append(f"{passed} of {len(cells)}" + (f" ({', '.join(why)})" if why else ""))
+        rows.append(f"| {' | '.join(values)} |")
     return rows
 
 
@@ -91,6 +93,8 @@ def poison_table(found: list[Found]) -> list[str]:
 def nights_table(found: list[Found]) -> list[str]:
     rows = ["| night | ratings | win rate | wholly right | facts | ended as |", "|---|---|---|---|---|---|"]
     cells = [each for each in found if each["cell"]["night"]]
+    if not cells:
+        return ["Not measured yet."]
     for night in sorted({each["cell"]["night"] for each in cells}):
         same = those(cells, night=night)
         wholly = statistics.fmean(each["satisfied"]["candidate"]["wholly"] for each in same)
