@@ -151,7 +151,14 @@ CHAT = [sys.executable, "-m", "huigan", "chat"]
 
 
 def test_an_interrupt_ends_a_chat_that_waits_for_a_line_nobody_writes(home: dict[str, str]) -> None:
-    process = subprocess.Popen(CHAT, env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    # Where the suite runs as a job in the background, its children inherit that interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(
+            CHAT, env=home, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert process.stdout is not None
     assert b"Huigan" in process.stdout.readline()
     time.sleep(0.3)
