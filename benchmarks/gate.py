@@ -22,9 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench as cells
+from benchmarks import cell as cells
 from benchmarks import crowd
-from benchmarks.bench import Bench, Cell, opened, say, without_samples
+from benchmarks.bench import Bench, Cell, judged_by, opened, pool, say, told
+from benchmarks.cell import without_samples, work_on
 from storage.db import connect
 from storage.recipe import Recipe
 from trainer import gate, stages
@@ -119,16 +120,16 @@ def trials() -> Iterator[Trial]:
 
 def measure(bench: Bench, trial: Trial) -> dict[str, Any]:
     started = time.monotonic()
-    database, asked = cells.pool(bench, trial.cell.seed)
+    database, asked = pool(bench, trial.cell.seed)
     home = bench.home / "cells" / trial.name
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     shutil.copyfile(database, home / "huigan.db")
-    with closing(connect(f"sqlite:///{home / 'huigan.db'}")) as db, cells.told() as tell:
+    with closing(connect(f"sqlite:///{home / 'huigan.db'}")) as db, told() as tell:
         rng = random.Random(f"{trial.cell.seed} ratings")
-        given = cells.judged_by(trial.cell, asked, rng)
+        given = judged_by(trial.cell, asked, rng)
         db.write(crowd.give, given, trial.cell.noise, rng, datetime.now(UTC))
-        work = cells.work_on(bench, db, recipe_of(bench, trial), home, tell)
+        work = work_on(bench, db, recipe_of(bench, trial), home, tell)
         work.folder.mkdir(parents=True)
         origin = stages.start(work)
         built = stages.build(work)

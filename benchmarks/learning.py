@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import nights
-from benchmarks.bench import Cell, measure, opened, say
+from benchmarks.bench import Cell, opened, say
+from benchmarks.cell import measure
 
 RESULTS = Path(__file__).parent / "results" / "learning"
 SEEDS = (1, 2, 3)

@@ -15,9 +15,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bench as cells
 from benchmarks import crowd, raters
-from benchmarks.bench import Bench, Cell
+from benchmarks.bench import Bench, Cell, ask, register_base, told
+from benchmarks.cell import recipe_of, work_on
+from benchmarks.examination import examine
 from storage import artefacts, deployments
 from storage.db import connect
 from storage.migrations import upgrade
@@ -41,13 +42,13 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
     with closing(connect(f"sqlite:///{working}")) as db:
         if cell.night == 1:
             upgrade(db)
-            cells.register_base(bench, db)
+            register_base(bench, db)
         first = (cell.night - 1) * RATINGS_A_DAY
-        asked = asyncio.run(cells.ask(bench, db, questions(cell), first=first))
+        asked = asyncio.run(ask(bench, db, questions(cell), first=first))
         day = datetime.now(UTC) + timedelta(days=cell.night)
         db.write(crowd.give, asked, cell.noise, random.Random(f"{cell.seed} {cell.night}"), day)
-        with cells.told() as tell:
-            work = cells.work_on(bench, db, cells.recipe_of(bench, cell), home, tell)
+        with told() as tell:
+            work = work_on(bench, db, recipe_of(bench, cell), home, tell)
             released = pipeline.run(work)
         live = db.read(deployments.live)
         assert live is not None
@@ -59,7 +60,7 @@ def measure(bench: Bench, cell: Cell) -> dict[str, Any]:
             "counts": json.loads((work.folder / "dataset.json").read_bytes())["counts"],
             "verdict": artefact.verdict,
             "live": live.release.id,
-            **cells.examine(bench, live.release.tag),
+            **examine(bench, live.release.tag),
         }
     prune(home / "runs", live.artefact.path)
     shutil.move(working, after)

@@ -7,7 +7,6 @@ import random
 import pytest
 
 from benchmarks import raters
-from benchmarks.bench import interval
 from benchmarks.learning import ARMS
 
 WORLD = raters.world()
@@ -58,14 +57,6 @@ def test_what_is_asked_depends_on_the_dice_alone_and_nothing_is_asked_twice() ->
     assert asked == raters.asked(WORLD, 200, random.Random(1)) != raters.asked(WORLD, 200, random.Random(2))
     assert len({each.text for each, _ in asked}) == 200
     assert {act for _, act in asked} == {"correct", "compare", "thumb"}
-
-
-def test_the_interval_is_drawn_by_cluster() -> None:
-    """Ten answers about one topic say as much as one."""
-    apart = [(str(number), float(number % 2)) for number in range(40)]
-    together = [(str(number // 10), float(number // 10 % 2)) for number in range(40)]
-    (low, high), (lower, higher) = interval(apart), interval(together)
-    assert lower < low < 0.5 < high < higher
 
 
 def test_every_cell_has_a_file_of_its_own() -> None:
