@@ -24,6 +24,8 @@ from tests.fakes.telegram import Call, Chat, Message, Person, pictures
 SPEED = 20  # how many times faster than real the limits of Telegram are, and our pace below them
 MOST_UNDER_WAY = 40  # turns: more than half the queue is one day's rush, and no fault
 SETTLING_SECONDS = 120
+# What Telegram says to a call that does once more what took effect.
+OF_REPEATS = ("message is not modified", "query is too old", "message to delete not found")
 COMMANDS = ("/help", "/id", "/new", "/start", "/why", "/feedback", "/lang", "/privacy", "/export", "/nonsense")
 PARTS = (
     "**粗** 与 `代码`,List<String> 也在。",
@@ -408,7 +410,7 @@ class Day:
     def _is_repeat(self, call: Call, before: list[Call]) -> bool:
         """Of what the last call about the same thing did: by a process that is gone, or without being told."""
         same = [each for each in before if each.took_effect and _about(each) == _about(call)]
-        if not same or "retry after" in call.description:
+        if not same or not any(words in call.description for words in OF_REPEATS):
             return False
         was_another_life = any(same[-1].at < life <= call.at for life in self.lives)
         return same[-1].injected or same[-1].status is None or was_another_life
