@@ -29,6 +29,7 @@ from tests.fakes.telegram import Chat, FakeTelegram, Message, Person, floods
 REPOSITORY = Path(__file__).resolve().parents[2]
 TAG = "huigan:base-1"
 CONTEXT_TOKENS = 3500
+MUCH_TOKENS = 40_000  # of a release that reads long texts
 SECRET = "a-secret-of-the-webhook"
 SPEED = 3  # Telegram's limits and our pace are both so much faster than real: what counts is one below the other
 
@@ -258,3 +259,21 @@ def shared(migrated: Path, folder: Path, **settings: Any) -> Iterator[World]:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
+
+
+@contextlib.contextmanager
+def met(bot: World) -> Iterator[World]:
+    """The shared bot, with an Alice nobody has met; nothing was refused or went wrong at the end."""
+    yield bot.meet_alice()
+    bot.settle()
+    assert bot.refused() == []
+    assert bot.errors() == []
+
+
+@contextlib.contextmanager
+def reading_much(migrated_sqlite: Path, folder: Path) -> Iterator[World]:
+    """A shared bot whose release reads long texts."""
+    with shared(migrated_sqlite, folder) as made:
+        made.ollama.add("huigan:long", parameters={"num_ctx": MUCH_TOKENS})
+        serve(made.db, "huigan:long", context_tokens=MUCH_TOKENS)
+        yield made

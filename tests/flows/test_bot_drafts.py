@@ -26,10 +26,8 @@ def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def here(shared: World) -> Iterator[World]:
-    yield shared.meet_alice()
-    shared.settle()
-    assert shared.refused() == []
-    assert shared.errors() == []
+    with running.met(shared) as made:
+        yield made
 
 
 def drafted(here: World, text: str) -> Draft:

@@ -20,24 +20,19 @@ from tests.bot import running
 from tests.bot.running import World, serve
 from tests.fakes.telegram import Chat, Message, Person
 
-CONTEXT_TOKENS = 40_000
 SEED = 3
 
 
 @pytest.fixture(scope="module")
 def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running.shared(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
-        made.ollama.add("huigan:long", parameters={"num_ctx": CONTEXT_TOKENS})
-        serve(made.db, "huigan:long", context_tokens=CONTEXT_TOKENS)
+    with running.reading_much(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
         yield made
 
 
 @pytest.fixture
 def here(shared: World) -> Iterator[World]:
-    yield shared.meet_alice()
-    shared.settle()
-    assert shared.refused() == []
-    assert shared.errors() == []
+    with running.met(shared) as made:
+        yield made
 
 
 @pytest.fixture
@@ -46,8 +41,8 @@ def sighted(here: World) -> Iterator[None]:
     live = here.db.read(deployments.live)
     assert live is not None
     if "huigan:eyes" not in here.ollama.tags:
-        here.ollama.add("huigan:eyes", parameters={"num_ctx": CONTEXT_TOKENS}, sees=True)
-        serve(here.db, "huigan:eyes", context_tokens=CONTEXT_TOKENS)
+        here.ollama.add("huigan:eyes", parameters={"num_ctx": running.MUCH_TOKENS}, sees=True)
+        serve(here.db, "huigan:eyes", context_tokens=running.MUCH_TOKENS)
     else:
         deploy(here, "huigan:eyes")
     yield

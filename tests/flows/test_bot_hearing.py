@@ -14,26 +14,20 @@ import pytest
 
 from storage import updates
 from tests.bot import running
-from tests.bot.running import World, serve
+from tests.bot.running import World
 from tests.fakes.telegram import Message
-
-CONTEXT_TOKENS = 40_000
 
 
 @pytest.fixture(scope="module")
 def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running.shared(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
-        made.ollama.add("huigan:long", parameters={"num_ctx": CONTEXT_TOKENS})
-        serve(made.db, "huigan:long", context_tokens=CONTEXT_TOKENS)
+    with running.reading_much(migrated_sqlite, tmp_path_factory.mktemp("bot")) as made:
         yield made
 
 
 @pytest.fixture
 def here(shared: World) -> Iterator[World]:
-    yield shared.meet_alice()
-    shared.settle()
-    assert shared.refused() == []
-    assert shared.errors() == []
+    with running.met(shared) as made:
+        yield made
 
 
 def asked(here: World) -> list[dict[str, Any]]:

@@ -25,10 +25,8 @@ def shared(migrated_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture
 def here(shared: World) -> Iterator[World]:
-    yield shared.meet_alice()
-    shared.settle()
-    assert shared.refused() == []
-    assert shared.errors() == []
+    with running.met(shared) as made:
+        yield made
 
 
 def test_an_answer_cut_off_by_a_kill_says_so_is_kept_and_can_be_retried_and_who_waited_is_answered(here: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from peft import PeftModelForCausalLM
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from huigan.llama import merge
@@ -32,6 +33,15 @@ LINEARS = 7  # of one layer
 def weights(trained: Trained) -> dict[str, torch.Tensor]:
     loaded: dict[str, torch.Tensor] = load_file(trained.adapter_dir / "adapter_model.safetensors")
     return loaded
+
+
+def broken(tiny: Path, folder: Path) -> Path:
+    """A copy of the weights that gives no numbers."""
+    shutil.copytree(tiny, folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][:] = torch.nan
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
 
 
 def curve(trained: Trained) -> list[dict[str, Any]]:

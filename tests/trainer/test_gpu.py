@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from storage.recipe import Recipe, Stage
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import rows, tiny_recipe
 from tests.trainer.learning import check_merged, check_nf4, check_trained, curve, job_of, killed_and_whole, weights
 from trainer.methods import STAGES
@@ -21,13 +20,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 def qlora(steps: int = 2) -> Recipe:

@@ -12,20 +12,12 @@ import pytest
 import torch
 
 from storage.recipe import Stage
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import answer, prompt, row, rows, tiny_recipe
 from tests.trainer.learning import check_trained, curve, job_of, weights
 from trainer import launcher, methods, optimisers, speed, weighing
 from trainer.speed import FLASH, Facts
 from trainer.tokens import Fit, TrainingFailed
 from trainer.training import Trained, train
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from storage.recipe import Stage
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
-from tests.trainer.learning import check_trained, curve, weights
+from tests.trainer.learning import broken, check_trained, curve, weights
 from tests.trainer.processes import until
 from trainer import launcher
 from trainer.ranks import described
@@ -27,13 +25,6 @@ from trainer.training import Trained, is_out_of_memory, train
 REPOSITORY = Path(__file__).parents[2]
 SHARED = {"batch": 2, "accumulate": 2, "save_steps": 2}
 HELD_OUT = {stage: [row(stage, at) for at in range(100, 108)] for stage in ("sft", "dpo", "kto", "orpo")}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 class Kill:
@@ -120,15 +111,8 @@ def test_every_method_trains_in_two_processes(tiny: Path, tmp_path: Path, stage:
 
 @pytest.mark.long
 def test_what_ends_one_process_ends_the_training_by_name(tiny: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in tiny.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(broken / "model.safetensors")
-    tensors["lm_head.weight"][:] = torch.nan
-    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(TrainingFailed) as caught:
-        trained_by(2, broken, tmp_path / "out")
+        trained_by(2, broken(tiny, tmp_path / "broken"), tmp_path / "out")
     assert (caught.value.code, caught.value.params["step"]) == ("loss_not_finite", 1)
     assert not [each for each in ranks() if str(tmp_path) in each]
 

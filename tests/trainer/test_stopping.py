@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from storage.recipe import Stage
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
 from tests.trainer.learning import curve, weights
 from trainer import patience, recorder
@@ -17,13 +16,6 @@ from trainer.methods import STAGES
 from trainer.patience import FEWEST_ROWS, Look
 from trainer.tokens import TrainingFailed
 from trainer.training import Trained, curve_of, train
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 def held_out(stage: Stage, count: int = FEWEST_ROWS) -> list[dict[str, object]]:

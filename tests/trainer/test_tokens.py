@@ -12,7 +12,6 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from storage.recipe import Data
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import SYSTEM, answer, prompt, row, rows
 from trainer.tokens import (
     ANSWERS,
@@ -24,13 +23,6 @@ from trainer.tokens import (
     render_ids,
     render_text,
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 @pytest.fixture

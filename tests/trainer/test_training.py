@@ -13,12 +13,11 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from storage.recipe import BadRecipe, Stage
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import row, rows, tiny_recipe
 from tests.trainer.learning import (
+    broken,
     check_merged,
     check_nf4,
     check_trained,
@@ -44,13 +43,6 @@ from trainer.training import (
 )
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -275,15 +267,8 @@ def test_a_full_disk_met_by_whoever_is_told_progress_is_one_too(tiny: Path, tmp_
 
 
 def test_a_loss_that_is_no_number_ends_the_training(tiny: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in tiny.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(broken / "model.safetensors")
-    tensors["lm_head.weight"][:] = torch.nan
-    save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(TrainingFailed) as caught:
-        train(broken, rows("sft"), tiny_recipe(), tmp_path / "out", stage="sft")
+        train(broken(tiny, tmp_path / "broken"), rows("sft"), tiny_recipe(), tmp_path / "out", stage="sft")
     assert (caught.value.code, caught.value.params["step"]) == ("loss_not_finite", 1)
 
 

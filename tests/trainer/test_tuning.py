@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from huigan.llama import merge
 from huigan.llama.score import Scorer
 from storage.recipe import Stage
-from tests.huigan.llama.tiny import tiny_llama
 from tests.trainer.chats import rows, tiny_recipe
 from tests.trainer.learning import check_merged, curve, killed_and_whole
 from trainer import tuning
@@ -35,13 +34,6 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 # Trained on other numbers than the fixed base's: what they are merged into is not what they were trained on.
 LOSSY = ("LoftQ", "8 bits")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 def recipe_of(kind: str) -> Any:

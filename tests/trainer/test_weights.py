@@ -16,17 +16,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.huigan.llama.tiny import tiny_gguf, tiny_llama
+from tests.huigan.llama.tiny import tiny_gguf
 from trainer.weights import WeightsUnavailable, local_weights
 
 REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny_llama(folder)
-    return folder
 
 
 @pytest.fixture
