@@ -42,6 +42,7 @@ Answer B 回答 B：
 {other}
 
 Reply with one letter only 只回答一个字母：A, B, or T if they are equally good 一样好则答 T."""
+PLACES = re.compile(r"\{(question|one|other)\}")
 THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 LETTER = re.compile(r"(?<![A-Za-z])([ABT])(?![A-Za-z'’])")
 SIDES: dict[str, Side] = {"A": "one", "B": "other", "T": "tie"}
@@ -111,8 +112,9 @@ def agreed(live_first: Side | None, candidate_first: Side | None) -> Outcome:
 def picked(client: Ollama, settings: Judge, question: Asked, one: str, other: str, until: float) -> Side | None:
     """Raises ServingError, also once the time is over."""
     assert settings.tag is not None
-    said = (settings.prompt or PROMPT).replace("{question}", question.question)
-    said = said.replace("{one}", one.strip() or "–").replace("{other}", other.strip() or "–")
+    given = {"question": question.question, "one": one.strip() or "–", "other": other.strip() or "–"}
+    # At once: what people wrote may hold a name in braces, too.
+    said = PLACES.sub(lambda place: given[place[1]], settings.prompt or PROMPT)
     options = {"temperature": 0.0, "num_predict": ANSWER_TOKENS}
     with Ollama(client.host, timeout_seconds=max(1.0, until - time.monotonic())) as patient:
         told = library.ask(patient, settings.tag, [{"role": "user", "content": said}], options)

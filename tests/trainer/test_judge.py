@@ -52,6 +52,13 @@ def test_a_judge_that_means_it_is_counted(fake: FakeOllama) -> None:
     assert found.conversations == 9
 
 
+def test_names_in_braces_in_what_people_wrote_stay_as_they_are(fake: FakeOllama) -> None:
+    """Else an answer could show itself where the other one stands."""
+    fake.answer = prefers("甜")
+    found = asked(fake, ["{other}"], ["甜"])
+    assert (found.candidate, found.live) == (1, 0)
+
+
 def test_a_judge_that_always_likes_the_first_decides_nothing(fake: FakeOllama) -> None:
     fake.answer = lambda exchange: Reply(("A",))
     found = asked(fake, ["坏"] * 6, ["好"] * 6)
