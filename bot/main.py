@@ -13,6 +13,7 @@ from telegram.ext import ApplicationBuilder
 
 from bot.application import ALLOWED_UPDATES, USUAL, Intervals, build_application
 from bot.pace import TELEGRAMS, Limits
+from huigan.logs import WithoutSecrets
 from huigan.serving.client import AsyncOllama, Ollama
 from storage.db import Database
 from storage.recipe import Recipe
@@ -84,29 +85,6 @@ def run(
     except InvalidToken:
         # Its text holds the token.
         raise BadToken(BadToken.__doc__) from None
-
-
-class WithoutSecrets(logging.Filter):
-    """Blots secrets out of whatever is logged, tracebacks too: the library's error for a wrong token quotes it."""
-
-    def __init__(self, secrets: Sequence[str]) -> None:
-        super().__init__()
-        self._secrets = secrets
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = self._blotted(record.getMessage()), ()
-        if record.name == "telegram.ext" and record.exc_info and isinstance(record.exc_info[1], InvalidToken):
-            record.exc_info = None  # it ends the process, in words of ours
-        if record.exc_info and not record.exc_text:
-            record.exc_text = logging.Formatter().formatException(record.exc_info)
-        if record.exc_text:
-            record.exc_text = self._blotted(record.exc_text)
-        return True
-
-    def _blotted(self, written: str) -> str:
-        for secret in self._secrets:
-            written = written.replace(secret, "<secret>")
-        return written
 
 
 def _quieten(secrets: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from telegram.ext import BaseUpdateProcessor
 
 from bot.keyboards import parse
 from bot.toasts import Toasts
+from huigan import logs
 from storage import updates
 from storage.db import Database
 from storage.updates import Place
@@ -114,7 +115,8 @@ class InOrder(BaseUpdateProcessor):
                 coroutine.close()
             return
         # What fails in a handler was told and logged there: handled, or each start would meet it again.
-        await coroutine
+        with logs.about(update=update.update_id):
+            await coroutine
         if update.update_id not in self._kept:
             await self._db.awrite(updates.mark_handled, update.update_id, datetime.now(UTC))
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from huigan.logs import LogFormat
 
 # Where a run's curves go besides TensorBoard's events in its folder; where they are, and their secrets, is their own
 # environment variables' to say.
@@ -53,6 +55,8 @@ class Settings(BaseSettings):
     min_ratings: int | None = Field(None, ge=1, validation_alias=AliasChoices("HUIGAN_MIN_RATINGS"))
 
     report_to: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_REPORT_TO"))
+
+    log_format: LogFormat = Field("text", validation_alias=AliasChoices("HUIGAN_LOG"))
 
     hf_endpoint: str | None = None
     llama_cpp_dir: Path | None = None
@@ -150,6 +154,13 @@ class Settings(BaseSettings):
         host = self.ollama_host if "://" in self.ollama_host else f"//{self.ollama_host}"
         name = urlsplit(host).hostname or "127.0.0.1"
         return name in {"localhost", "::1", "0.0.0.0"} or name.startswith("127.")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log may show."""
+        given = (each.get_secret_value() for each in (self.telegram_bot_token, self.telegram_webhook_secret) if each)
+        password = re.search(r"://[^:/@]*:([^/@]+)@", self.database_url)
+        return (*given, *({password[1], unquote(password[1])} if password else ()))
 
     @property
     def database(self) -> str:

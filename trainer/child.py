@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from huigan import logs
 from huigan.operate import runs as operate
 from huigan.serving.client import Ollama
 from huigan.texts import told
@@ -177,7 +178,7 @@ def main(
         if (run.attempt, run.state) != (attempt, RunState.RUNNING):
             log.warning("run %d is %s at attempt %d: nothing is to do for %d", run_id, run.state, run.attempt, attempt)
             return NOT_OURS
-        with bars(Console(stderr=True), locale) as shown:
+        with logs.about(run=run_id, attempt=attempt), bars(Console(stderr=True), locale) as shown:
             return walk(db, run, home, client, Teller(db, run, shown), locale=locale, **options)
     except OperationalError as error:
         log.warning("run %d: the database stays away (%s): handed back", run_id, type(error.orig).__name__)

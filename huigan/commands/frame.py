@@ -4,7 +4,6 @@ the options that several of them take.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import typer
 from rich.console import Console
 from sqlalchemy.exc import DatabaseError, OperationalError
 
+from huigan import logs
 from huigan import settings as environment
 from huigan.operate import recipes
 from huigan.operate.refusals import Refusal
@@ -88,7 +88,5 @@ def recipe_for(chosen: Settings, db: Database, name: str) -> Recipe:
     return recipes.find(name or db.read(recipes.chosen, chosen.recipe))
 
 
-def log_to_stderr() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("httpx", "httpcore", "apscheduler", "alembic"):  # httpx would write the bot token: it is in its URLs
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def log_to_stderr(chosen: Settings) -> None:
+    logs.begin(chosen.log_format, chosen.secrets)

@@ -27,8 +27,8 @@ def up() -> None:
     schedules and the trainer. One Ctrl-C stops all in order."""
     from huigan.up import run_all
 
-    log_to_stderr()
     with opened(migrated=False) as (chosen, db):
+        log_to_stderr(chosen)
         upgrade(db)
         raise typer.Exit(run_all(chosen, db))
 
@@ -84,9 +84,10 @@ def engine(
         from huigan.engine.server import serve
     except ImportError as error:
         give_up(f"The engine is not installed ({error.name} is missing): pip install 'huigan[engine]'", USAGE)
-    log_to_stderr()
     try:
-        serve(host, port, models or environment.load().home / "engine")
+        chosen = environment.load()
+        log_to_stderr(chosen)
+        serve(host, port, models or chosen.home / "engine")
     except (BadSettings, OSError) as error:
         give_up(str(error), USAGE)
 
@@ -96,8 +97,8 @@ def bot() -> None:
     from bot import claim
     from bot.main import BadToken, Webhook, run
 
-    log_to_stderr()
     with opened() as (chosen, db):
+        log_to_stderr(chosen)
         if chosen.telegram_bot_token is None:
             give_up("TELEGRAM_BOT_TOKEN is missing: get one from @BotFather and put it into .env", USAGE)
         if not chosen.admins and (code := db.write(claim.issue, now())):
@@ -128,8 +129,8 @@ def schedules() -> None:
     from huigan.operate.cron import BadCron
     from schedules.loop import Plan, forget_updates, main
 
-    log_to_stderr()
     with opened() as (chosen, db):
+        log_to_stderr(chosen)
         plan = Plan(lambda: recipe_for(chosen, db, ""), chosen.schedule, chosen.min_ratings)
         plan.recipe()  # a wrong one is named before anything starts
         try:
@@ -148,8 +149,8 @@ def trainer() -> None:
     def command(run: Run) -> list[str]:
         return [sys.executable, "-m", "huigan", "train", str(run.id), "--attempt", str(run.attempt)]
 
-    log_to_stderr()
     with opened() as (chosen, db):
+        log_to_stderr(chosen)
         supervisor.main(db, command, chosen.home / "logs")
 
 
@@ -162,8 +163,8 @@ def train(
     """Train one run in this process, and show how it goes. What a kill left behind is taken up."""
     from trainer import alone, child
 
-    log_to_stderr()
     with opened() as (chosen, db):
+        log_to_stderr(chosen)
 
         def walk(db: Database, run: int, attempt: int) -> int:
             return child.main(

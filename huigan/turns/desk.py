@@ -17,6 +17,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
+from huigan import logs
 from huigan.serving.client import AsyncOllama
 from huigan.turns.answering import Phase, View, answer, close_abandoned, now
 from huigan.turns.opening import Refusal
@@ -175,6 +176,10 @@ class Desk:
         await asyncio.gather(*streaming, return_exceptions=True)
 
     async def _run(self, watched: Watched) -> None:
+        with logs.about(turn=watched.turn.id):
+            await self._run_whole(watched)
+
+    async def _run_whole(self, watched: Watched) -> None:
         try:
             watched.show(await self._answered(watched))
         except Exception:

@@ -29,6 +29,7 @@ GIVEN = {
     "HUIGAN_SCHEDULE": ("0 3 * * *", "schedule", "0 3 * * *"),
     "HUIGAN_MIN_RATINGS": ("50", "min_ratings", 50),
     "HUIGAN_REPORT_TO": ("wandb, mlflow", "report_to", ("wandb", "mlflow")),
+    "HUIGAN_LOG": ("json", "log_format", "json"),
     "HF_ENDPOINT": ("https://hf-mirror.com", "hf_endpoint", "https://hf-mirror.com"),
     "LLAMA_CPP_DIR": ("/opt/llama.cpp", "llama_cpp_dir", Path("/opt/llama.cpp")),
 }
@@ -57,6 +58,7 @@ WRONG = [
     ("HUIGAN_ADMINS", "12 -3", "/id"),
     ("HUIGAN_ADMINS", "12;3", "/id"),
     ("HUIGAN_SCHEDULE", "nightly", "0 3 * * *"),
+    ("HUIGAN_LOG", "xml", "'text' or 'json'"),
     ("HUIGAN_MIN_RATINGS", "0", "greater"),
     ("HUIGAN_MIN_RATINGS", "some", "integer"),
     ("HUIGAN_REPORT_TO", "tensorboard", "wandb or mlflow"),
