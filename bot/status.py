@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import workers
+from huigan.operate import cron, workers
 from huigan.texts import text, told
 from storage import deployments, ratings, runs, settings, turns
 from storage.records import Run, RunState, TurnState
@@ -31,8 +31,8 @@ def status(session: Session, locale: str, at: datetime) -> str:
     return "\n".join(lines)
 
 
-def time_of(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+def time_of(at: datetime, zone: tzinfo = UTC) -> str:
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M %Z}"
 
 
 def _live(session: Session, locale: str) -> str:
@@ -64,15 +64,34 @@ def schedule(session: Session, locale: str, at: datetime) -> Iterator[str]:
     if kept is None:
         yield text(locale, "schedule.never_looked")
         return
-    next_at = datetime.fromisoformat(kept.value["next_at"]) if kept.value["next_at"] else None
+    zone = _zone(kept.value.get("zone"))
+    next_at, due_at = (_time(kept.value.get(name)) for name in ("next_at", "due_at"))
     if next_at is None:
         yield text(locale, "schedule.no_cron")
     else:
         is_late = next_at < at - LATE
-        yield text(locale, "schedule.late" if is_late else "schedule.next", next_at=time_of(next_at))
+        yield text(locale, "schedule.late" if is_late else "schedule.next", next_at=time_of(next_at, zone))
+    if due_at is not None and not kept.value["enqueue"]:
+        yield text(locale, "schedule.due", due_at=time_of(due_at, zone))
     for reason in kept.value["reasons"]:
         if reason["code"] != "not_yet":  # which the first line says
-            yield f"· {told(locale, 'schedule', reason['code'], reason['params'])}"
+            params = {
+                name: time_of(_time(each) or at, zone) if name == "until" else each
+                for name, each in reason["params"].items()
+            }
+            yield f"· {told(locale, 'schedule', reason['code'], params)}"
+
+
+def _time(written: str | None) -> datetime | None:
+    return datetime.fromisoformat(written) if written else None
+
+
+def _zone(name: str | None) -> tzinfo:
+    """UTC where schedules' own machine calls its zone by a name that is known nowhere else."""
+    try:
+        return cron.zone_of(name) if name else UTC
+    except cron.BadZone:
+        return UTC
 
 
 def _runs(session: Session) -> list[Run]:

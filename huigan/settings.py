@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from huigan.logs import LogFormat
+from huigan.operate import cron, quiet
 
 # Where a run's curves go besides TensorBoard's events in its folder; where they are, and their secrets, is their own
 # environment variables' to say.
@@ -53,6 +54,9 @@ class Settings(BaseSettings):
     recipe: str = Field("", validation_alias=AliasChoices("HUIGAN_RECIPE"))
     schedule: str = Field("", validation_alias=AliasChoices("HUIGAN_SCHEDULE"))
     min_ratings: int | None = Field(None, ge=1, validation_alias=AliasChoices("HUIGAN_MIN_RATINGS"))
+    quiet_hours: str = Field("", validation_alias=AliasChoices("HUIGAN_QUIET_HOURS"))
+    cool_down_hours: float | None = Field(None, ge=0, le=8760, validation_alias=AliasChoices("HUIGAN_COOL_DOWN_HOURS"))
+    zone: str = Field("", validation_alias=AliasChoices("HUIGAN_ZONE"))
 
     report_to: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_REPORT_TO"))
 
@@ -93,8 +97,20 @@ class Settings(BaseSettings):
     @field_validator("schedule")
     @classmethod
     def _is_cron(cls, value: str) -> str:
-        if value and len(value.split()) != 5:
-            raise ValueError("write five cron fields, like '0 3 * * *' for every night at three")
+        if value:
+            cron.firings(value)
+        return value
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _are_hours(cls, value: str) -> str:
+        return quiet.written(quiet.parse(value))
+
+    @field_validator("zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        if value:
+            cron.zone_of(value)
         return value
 
     @field_validator("telegram_webhook_listen")

@@ -13,44 +13,100 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Any, TypeVar
+from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.orm import Session
 
-from huigan.operate import cron, feedback, timetable, workers
+from huigan.operate import cron, feedback, quiet, settable, timetable, workers
 from huigan.operate import runs as operate
+from huigan.operate.recipes import NoSuchRecipe
 from schedules import policy
 from storage import deployments, runs, settings, updates
+from storage.complaints import BadRecipe
 from storage.db import Database
 from storage.recipe import Recipe
-from storage.records import RunState
+from storage.records import Run, RunState
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 30
 LOST_AFTER = timedelta(seconds=60)
+# Of two schedulers one may have waited for the other's write, and machines' clocks differ.
+CLOCKS_DIFFER = timedelta(days=1)
 KEEP_UPDATES = timedelta(days=7)  # Telegram itself keeps them for one
 DECISION_KEY = "schedule_decision"
+LAPSED_KEY = "schedule_lapsed"  # set when a firing found too little feedback
 
-T = TypeVar("T")
+OF_RECIPE: Mapping[str, Callable[[Recipe], Any]] = {
+    "min_total_ratings": lambda recipe: recipe.data.min_ratings,
+    "min_raters": lambda recipe: recipe.data.min_raters,
+    "min_answers": lambda recipe: recipe.data.min_answers,
+    "min_pairs": lambda recipe: recipe.data.min_pairs,
+    "min_thumbs": lambda recipe: recipe.data.min_thumbs,
+    "while_training": lambda recipe: recipe.serving.while_training,
+}
+SETTINGS = ("schedule", "min_ratings", "quiet_hours", "cool_down_hours", "zone", *OF_RECIPE)
+
 Chore = Callable[[datetime], object]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the environment says; an admin's settings `schedule` and `min_ratings` beat it. The recipe is read anew at
+    """What the environment says; an admin's settings beat it, see `huigan.operate.settable`. The recipe is read anew at
     each look, so that an admin's choice counts from the next one on."""
 
     recipe: Callable[[], Recipe]
     cron: str = ""  # empty: none
     min_new_ratings: int | None = None
     zone: tzinfo | None = None  # None: the machine's own, for an admin who writes 3 o'clock means the wall's
+    quiet_hours: str = ""
+    cool_down_hours: float | None = None
+
+    def said(self, recipe: Recipe | None) -> settable.Said:
+        environment = {
+            "schedule": self.cron or None,
+            "min_ratings": self.min_new_ratings,
+            "zone": None if self.zone is None else str(self.zone),
+            "quiet_hours": self.quiet_hours or None,
+            "cool_down_hours": self.cool_down_hours,
+        }
+        return {
+            "environment": {name: value for name, value in environment.items() if value is not None},
+            "recipe": {} if recipe is None else {name: read(recipe) for name, read in OF_RECIPE.items()},
+            "default": {"zone": str(cron.zone_here())},
+        }
+
+
+@dataclass(frozen=True)
+class Timetable:
+    """What holds, read."""
+
+    bars: policy.Bars
+    next_firing: policy.NextFiring | None
+    quiet_until: policy.QuietUntil
+
+
+def timetable_of(found: Mapping[str, Any], recipe: Recipe) -> Timetable:
+    """Raises BadCron, BadZone, BadHours: what an admin set is checked, a database by hand or a newer version is not."""
+    zone = timetable.zone_named(found["zone"])
+    spans = quiet.parse(found["quiet_hours"])
+    bars = policy.Bars(
+        min_new_ratings=found["min_ratings"],
+        min_ratings=found["min_total_ratings"],
+        min_raters=found["min_raters"],
+        method=recipe.method,
+        min_kinds={"answers": found["min_answers"], "pairs": found["min_pairs"], "thumbs": found["min_thumbs"]},
+        cool_down=timedelta(hours=found["cool_down_hours"]),
+    )
+    firings = cron.firings(found["schedule"], zone) if found["schedule"] else None
+    return Timetable(bars, firings, lambda at: quiet.ends_at(spans, zone, at))
 
 
 def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
-    live = deployments.live(session)
-    newest = runs.newest(session, 1, lane=lane, dataset_only=False)  # one that only wrote a data set taught nothing
+    """What a clock that went wrong has dated far ahead is left out: it would hold up every run until then."""
+    live, latest = deployments.live(session), at + CLOCKS_DIFFER
+    newest = runs.newest(session, 1, lane=lane, dataset_only=False, queued_by=latest)  # a data set alone taught nothing
     last_queued_at = newest[0].queued_at if newest else None
     counted = feedback.count(session)
     return policy.Facts(
@@ -61,30 +117,55 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
         queued_run=_id_of(session, lane, RunState.QUEUED),
         running_run=_id_of(session, lane, RunState.RUNNING),
         last_queued_at=last_queued_at,
+        last_ended_at=_until(latest, _ended_at(newest[0])) if newest else None,
         since_at=deployments.history(session, 10_000)[-1].since_at if live else None,
+        lapsed_at=_until(latest, _lapsed_at(session)),
         ratings=counted.ratings,
         raters=counted.raters,
         new_ratings=feedback.count(session, last_queued_at).ratings,
+        kinds=feedback.kinds(session),
         trainer_lives=workers.is_alive(session, at),
     )
 
 
 def consider(db: Database, plan: Plan, at: datetime) -> policy.Decision:
     """Decide, queue the run if it is due, and leave the decision where /status finds it."""
-    recipe = plan.recipe()
-    expression = _setting(db, timetable.CRON_KEY, plan.cron)
-    min_new = _setting(db, timetable.MIN_RATINGS_KEY, plan.min_new_ratings)
-    bars = policy.Bars(min_new, recipe.data.min_ratings, recipe.data.min_raters)
-    known = db.read(facts, recipe.lane, at)
     try:
-        decision = policy.decide(known, bars, cron.firings(expression, plan.zone) if expression else None)
-    except cron.BadCron as error:
-        decision = policy.Decision(False, None, (policy.Reason("bad_schedule", {"problem": str(error)}),), None)
-    if decision.enqueue and decision.why:
-        operate.enqueue(db, recipe, why=decision.why, by_user_id=None, at=at)
-    db.write(_keep, decision, at)
-    db.write(timetable.mark_looked, at)
+        recipe = plan.recipe()
+    except (BadRecipe, NoSuchRecipe) as error:
+        decision = _told_wrong("bad_recipe", error)
+        db.write(_keep, decision, None, at)
+        return decision
+    decision, zone = db.read(judged, plan, recipe, at)
+    if decision.enqueue:
+        # Another scheduler may have queued it since, and a trainer claimed it: decided again where only one decides.
+        decision = db.write(_enqueued, plan, recipe, at)
+    db.write(settable.tell, "schedules", plan.said(recipe), at)
+    db.write(_keep, decision, zone, at)
     return decision
+
+
+def judged(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> tuple[policy.Decision, str | None]:
+    """With the zone that its times are to be told in."""
+    found = settable.values(session, SETTINGS, plan.said(recipe))
+    try:
+        read = timetable_of(found, recipe)
+    except (cron.BadCron, cron.BadZone, quiet.BadHours) as error:
+        return _told_wrong("bad_schedule", error), None
+    known = facts(session, recipe.lane, at)
+    return policy.decide(known, read.bars, read.next_firing, read.quiet_until), found["zone"]
+
+
+def _enqueued(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> policy.Decision:
+    timetable.mark_looked(session, at)
+    decision, _ = judged(session, plan, recipe, at)
+    if decision.enqueue and decision.why:
+        operate.enqueue_within(session, recipe, decision.why, None, at)
+    return decision
+
+
+def _told_wrong(code: str, error: Exception) -> policy.Decision:
+    return policy.Decision(False, None, (policy.Reason(code, {"problem": str(error)}),), None)
 
 
 def reap(db: Database, at: datetime) -> None:
@@ -131,23 +212,42 @@ def _stopped_by_signals() -> threading.Event:
     return stop
 
 
-def _setting(db: Database, key: str, otherwise: T) -> T:
-    row = db.read(settings.get, key)
-    kept: T = otherwise if row is None else row.value
-    return kept
-
-
-def _keep(session: Session, decision: policy.Decision, at: datetime) -> None:
+def _keep(session: Session, decision: policy.Decision, zone: str | None, at: datetime) -> None:
+    timetable.mark_looked(session, at)
+    if decision.lapses:
+        settings.put(session, LAPSED_KEY, True, None, at)
     told = {
         "enqueue": decision.enqueue,
         "why": decision.why,
         "reasons": [asdict(reason) for reason in decision.reasons],
-        "next_at": decision.next_at.isoformat() if decision.next_at else None,
+        "next_at": _written(decision.next_at),
+        "due_at": None if decision.lapses else _written(decision.due_at),
+        "zone": zone,
     }
     row = settings.get(session, DECISION_KEY)
     if row is None or row.value != told:
         log.info("due: %s; hindered by: %s", decision.why, [reason.code for reason in decision.reasons])
         settings.put(session, DECISION_KEY, told, None, at)
+
+
+def _written(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _ended_at(run: Run) -> datetime | None:
+    """When it let go of the machine: one that waits for approval has no end yet, and beats no more."""
+    if run.state in {RunState.QUEUED, RunState.RUNNING}:
+        return None
+    return run.ended_at or run.beat_at
+
+
+def _lapsed_at(session: Session) -> datetime | None:
+    kept = settings.get(session, LAPSED_KEY)
+    return kept.set_at if kept else None
+
+
+def _until(latest: datetime, then: datetime | None) -> datetime | None:
+    return then if then is not None and then <= latest else None
 
 
 def _id_of(session: Session, lane: str, state: RunState) -> int | None:

@@ -1,17 +1,24 @@
-"""Whether a run is due, and if not, why not. Pure: it is given the facts and the clock's next firings.
+"""Whether a run is due, and if not, why not. Pure: it is given the facts, the clock's next firings and its quiet hours.
 
-A run is due when the cron says so, or when enough was rated since the last one; and it is queued when besides there is
-enough feedback in all. A firing that was missed is still due: it is computed from the last run, not remembered.
+A run is due when the cron says so, or when enough was rated since the last one. A firing is not remembered but computed
+from the last run, so one that was missed, or had to wait, is still due. One that finds too little feedback lapses, and
+the next is waited for: a run at three in the night does not start at noon because somebody rated then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 NextFiring = Callable[[datetime], datetime | None]  # the first one after a time; None for a cron that never fires
+QuietUntil = Callable[[datetime], datetime | None]  # when the quiet hours end that a time is in; None if it is in none
+
+# What each method learns from, and the parameters of its reason. `auto` takes any that there is enough of.
+LEARNS_FROM = {"sft": "answers", "dpo": "pairs", "orpo": "pairs", "kto": "thumbs"}
+# A due run waits for these to pass; whatever else hinders it lets the firing lapse.
+PASSING = frozenset({"already_queued", "already_running", "quiet_hours", "cooling_down"})
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,13 @@ class Facts:
     queued_run: int | None
     running_run: int | None
     last_queued_at: datetime | None  # when the lane's newest run was queued, whatever became of it
+    last_ended_at: datetime | None  # when it let go of the machine
     since_at: datetime | None  # when the live release began to answer: what a cron counts from before the first run
+    lapsed_at: datetime | None  # up to when firings found too little feedback
     ratings: int  # that count, and comparisons
     raters: int
     new_ratings: int  # since last_queued_at
+    kinds: Mapping[str, int]  # answers, pairs and thumbs that the ratings give
     trainer_lives: bool
 
 
@@ -35,6 +45,9 @@ class Bars:
     min_new_ratings: int | None  # None: ratings alone start no run
     min_ratings: int
     min_raters: int
+    method: str = "auto"
+    min_kinds: Mapping[str, int] = field(default_factory=dict)  # by kind; none for one that is not named
+    cool_down: timedelta = timedelta(0)  # from the end of a run to the next that starts by itself
 
 
 @dataclass(frozen=True)
@@ -53,48 +66,82 @@ class Decision:
     why: str | None  # schedule or threshold, if it is due
     reasons: tuple[Reason, ...]
     next_at: datetime | None  # the cron's next firing
+    due_at: datetime | None = None  # the firing that is due
+    lapses: bool = False  # it is due no more, for want of feedback
 
 
-def decide(facts: Facts, bars: Bars, next_firing: NextFiring | None) -> Decision:
+def decide(
+    facts: Facts, bars: Bars, next_firing: NextFiring | None, quiet_until: QuietUntil = lambda _: None
+) -> Decision:
     """`next_firing` None: there is no cron."""
     next_at = next_firing(facts.at) if next_firing else None
-    why = _due(facts, bars, next_firing)
-    hindrances = _hindrances(facts, bars)
+    due_at = _fired_at(facts, next_firing)
+    enough_new = bars.min_new_ratings is not None and facts.new_ratings >= bars.min_new_ratings
+    # Counted from the last run's queueing, so that one that fails is not repeated before more was rated.
+    why = "schedule" if due_at is not None else "threshold" if enough_new else None
+    hindrances = (*_waiting(facts, bars, quiet_until), *_lacking(facts, bars))
+    lapses = due_at is not None and any(each.code not in PASSING for each in hindrances)
     if why is None:
         return Decision(False, None, (*hindrances, *_not_due(facts, bars, next_at)), next_at)
     if hindrances:
-        return Decision(False, why, hindrances, next_at)
+        return Decision(False, why, hindrances, next_at, due_at, lapses)
     waits = () if facts.trainer_lives else (Reason("no_trainer"),)
-    return Decision(True, why, waits, next_at)
+    return Decision(True, why, waits, next_at, due_at)
 
 
-def _due(facts: Facts, bars: Bars, next_firing: NextFiring | None) -> str | None:
-    counts_from = facts.last_queued_at or facts.since_at
-    if next_firing is not None and counts_from is not None:
-        fired_at = next_firing(counts_from)
-        if fired_at is not None and fired_at <= facts.at:
-            return "schedule"
-    # Counted from the last run's queueing, so that one that fails is not repeated before more was rated.
-    if bars.min_new_ratings is not None and facts.new_ratings >= bars.min_new_ratings:
-        return "threshold"
-    return None
+def _fired_at(facts: Facts, next_firing: NextFiring | None) -> datetime | None:
+    """The oldest firing that no run was queued for and that has not lapsed."""
+    counts_from = max(filter(None, (facts.last_queued_at or facts.since_at, facts.lapsed_at)), default=None)
+    if next_firing is None or counts_from is None:
+        return None
+    fired_at = next_firing(counts_from)
+    return fired_at if fired_at is not None and fired_at <= facts.at else None
 
 
-def _hindrances(facts: Facts, bars: Bars) -> tuple[Reason, ...]:
-    """What keeps a due run from being queued."""
-    checks = (
-        (facts.has_base, Reason("no_base")),
-        (facts.has_weights or not facts.has_base, Reason("no_weights")),
-        (facts.queued_run is None, Reason("already_queued", {"run": facts.queued_run, "lane": facts.lane})),
-        (facts.running_run is None, Reason("already_running", {"run": facts.running_run, "lane": facts.lane})),
-        (facts.new_ratings > 0, Reason("nothing_new")),
-        (
-            facts.ratings >= bars.min_ratings,
-            Reason("too_few_ratings", {"have": facts.ratings, "need": bars.min_ratings}),
-        ),
-        (facts.raters >= bars.min_raters, Reason("too_few_raters", {"have": facts.raters, "need": bars.min_raters})),
-    )
-    return tuple(reason for holds, reason in checks if not holds)
+def _lacking(facts: Facts, bars: Bars) -> Iterator[Reason]:
+    """What a run would fail for want of, or is not worth its while without."""
+    if not facts.has_base:
+        yield Reason("no_base")
+    elif not facts.has_weights:
+        yield Reason("no_weights")
+    if not facts.new_ratings:
+        yield Reason("nothing_new")
+    if facts.ratings < bars.min_ratings:
+        yield Reason("too_few_ratings", {"have": facts.ratings, "need": bars.min_ratings})
+    if facts.raters < bars.min_raters:
+        yield Reason("too_few_raters", {"have": facts.raters, "need": bars.min_raters})
+    yield from _too_few_kinds(facts, bars)
+
+
+def _too_few_kinds(facts: Facts, bars: Bars) -> Iterator[Reason]:
+    have = {kind: facts.kinds.get(kind, 0) for kind in LEARNS_FROM.values()}
+    need = {kind: bars.min_kinds.get(kind, 0) for kind in have}
+    if bars.method == "auto":
+        if all(have[kind] < need[kind] for kind in have):
+            yield Reason("too_few_of_each", {**have, **{f"need_{kind}": count for kind, count in need.items()}})
+        return
+    kind = LEARNS_FROM[bars.method]
+    if have[kind] < need[kind]:
+        figures = {"have": have[kind], "need": need[kind]}
+        match kind:
+            case "answers":
+                yield Reason("too_few_answers", figures)
+            case "pairs":
+                yield Reason("too_few_pairs", figures)
+            case _:
+                yield Reason("too_few_thumbs", figures)
+
+
+def _waiting(facts: Facts, bars: Bars, quiet_until: QuietUntil) -> Iterator[Reason]:
+    """What passes by itself."""
+    if facts.queued_run is not None:
+        yield Reason("already_queued", {"run": facts.queued_run, "lane": facts.lane})
+    if facts.running_run is not None:
+        yield Reason("already_running", {"run": facts.running_run, "lane": facts.lane})
+    if facts.last_ended_at is not None and facts.at < (cooled_at := facts.last_ended_at + bars.cool_down):
+        yield Reason("cooling_down", {"until": cooled_at.isoformat()})
+    if (until := quiet_until(facts.at)) is not None:
+        yield Reason("quiet_hours", {"until": until.isoformat()})
 
 
 def _not_due(facts: Facts, bars: Bars, next_at: datetime | None) -> tuple[Reason, ...]:

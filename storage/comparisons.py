@@ -63,6 +63,12 @@ def count(session: Session, since: datetime | None = None) -> int:
     return session.execute(query if since is None else query.where(comparison.c.picked_at > since)).scalar_one()
 
 
+def decided(session: Session) -> int:
+    """How many picked one of the two; a pair that somebody picked twice counts twice."""
+    query = select(func.count()).select_from(comparison).where(comparison.c.pick != Pick.TIE)
+    return session.execute(query).scalar_one()
+
+
 def watermark(session: Session) -> int:
     return int(session.execute(select(func.coalesce(func.max(comparison.c.id), 0))).scalar_one())
 

@@ -86,6 +86,16 @@ def count(session: Session, since: datetime | None = None) -> int:
     return session.execute(query if since is None else query.where(rating.c.rated_at > since)).scalar_one()
 
 
+def liked_and_corrected(session: Session) -> tuple[int, int]:
+    """Of the ratings that count: how many are 👍 without a correction, and how many have one."""
+    latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
+    counts = rating.c.id.in_(latest) & (rating.c.thumb != Thumb.WITHDRAWN)
+    corrected = rating.c.correction.is_not(None)
+    kinds = (func.count().filter((rating.c.thumb == Thumb.UP) & ~corrected), func.count().filter(corrected))
+    liked, corrections = session.execute(select(*kinds).where(counts)).one()
+    return liked, corrections
+
+
 def watermark(session: Session) -> int:
     """The id of the newest rating, 0 if there is none."""
     return int(session.execute(select(func.coalesce(func.max(rating.c.id), 0))).scalar_one())

@@ -51,11 +51,16 @@ def matching(pattern: str, default: str | None) -> Any:
 class Data:
     """When there is enough feedback to train, what is held out, mixed in and left out.
 
+    `min_answers`, `min_pairs` and `min_thumbs` are what SFT, DPO and ORPO, and KTO want each; with `auto` any one of
+    them will do. They count for runs that start by themselves.
+
     `defences` off turns off at once whatever keeps one person from moving the release: trust, bursts, campaigns, the
     weight by √n and `rater_cap_share`."""
 
     min_ratings: int = between(1, 10**9, 200)
+    min_answers: int = between(1, 10**9, 50)
     min_pairs: int = between(1, 10**9, 100)
+    min_thumbs: int = between(1, 10**9, 200)
     min_raters: int = between(1, 10**9, 5)
     held_out_share: float = between(0, 0.5, 0.1)
     max_prompt_tokens: int = between(16, 2**20, 1024)

@@ -19,6 +19,7 @@ from storage.rows import add, add_once, every, first
 from storage.tables import run, run_event
 
 ENDED = frozenset(RunState) - {RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPROVAL}
+BY_ITSELF = ("schedule", "threshold", "rebuild")  # why a run was queued that nobody asked for
 
 
 def enqueue(
@@ -51,12 +52,19 @@ def enqueue(
     return added
 
 
-def claim(session: Session, worker: str, at: datetime, run_id: int | None = None) -> Run | None:
-    """Take the oldest queued run whose lane is free, or that run if it is one. Its attempt goes up by one."""
+def claim(
+    session: Session, worker: str, at: datetime, run_id: int | None = None, *, asked_for: bool = False
+) -> Run | None:
+    """Take the oldest queued run whose lane is free, or that run if it is one. Its attempt goes up by one.
+
+    `asked_for` leaves those that started by themselves where they are.
+    """
     busy = select(run.c.lane).where(run.c.state == RunState.RUNNING)
     free = select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(busy))
     if run_id is not None:
         free = free.where(run.c.id == run_id)
+    if asked_for:
+        free = free.where(run.c.why.not_in(BY_ITSELF))
     waiting = first(session, Run, free.order_by(run.c.id).limit(1))
     if waiting is None:
         return None
@@ -190,9 +198,12 @@ def newest(
     states: frozenset[RunState] | None = None,
     lane: str | None = None,
     dataset_only: bool | None = None,
+    queued_by: datetime | None = None,
 ) -> list[Run]:
-    """Newest first."""
+    """Newest first. `queued_by` leaves out those of a later time, which a clock that went wrong has left behind."""
     query = select(run).order_by(run.c.id.desc()).limit(limit)
+    if queued_by is not None:
+        query = query.where(run.c.queued_at <= queued_by)
     if lane is not None:
         query = query.where(run.c.lane == lane)
     if dataset_only is not None:

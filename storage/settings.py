@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from storage.records import Setting
@@ -19,3 +19,8 @@ def get(session: Session, key: str) -> Setting | None:
 
 def put(session: Session, key: str, value: Any, by_user_id: int | None, at: datetime) -> Setting:
     return put_row(session, Setting, setting, "key", key=key, value=value, by_user_id=by_user_id, set_at=at)
+
+
+def drop(session: Session, key: str) -> None:
+    """Does nothing where nothing was set."""
+    session.execute(delete(setting).where(setting.c.key == key))

@@ -27,7 +27,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from huigan.operate import runs as operate
-from huigan.operate import workers
+from huigan.operate import timetable, workers
 from storage import runs
 from storage.db import Database
 from storage.records import Run, RunState
@@ -104,7 +104,7 @@ class Supervisor:
         still_ours = self._db.write(self._speak, self._now())
         if self._child is not None:
             self._watch(self._child, still_ours)
-        elif claimed := self._db.write(runs.claim, self.worker, self._now()):
+        elif claimed := self._db.write(self._claim, self._now()):
             self._child = self._start(claimed)
 
     def leave(self) -> None:
@@ -134,6 +134,10 @@ class Supervisor:
         for lost in operate.reap(session, at - timedelta(seconds=self._pace.lost_after_seconds), at):
             log.warning("run %d lost its worker and is %s", lost.id, lost.state)
         return still_ours
+
+    def _claim(self, session: Session, at: datetime) -> Run | None:
+        """In quiet hours only what somebody asked for: also of what was queued, or was lost, before they began."""
+        return runs.claim(session, self.worker, at, asked_for=timetable.quiet_until(session, at) is not None)
 
     def _start(self, run: Run) -> Child | None:
         self._folder.mkdir(parents=True, exist_ok=True)

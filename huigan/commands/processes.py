@@ -126,12 +126,19 @@ def bot() -> None:
 
 def schedules() -> None:
     """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
-    from huigan.operate.cron import BadCron
+    from huigan.operate.cron import BadCron, zone_of
     from schedules.loop import Plan, forget_updates, main
 
     with opened() as (chosen, db):
         log_to_stderr(chosen)
-        plan = Plan(lambda: recipe_for(chosen, db, ""), chosen.schedule, chosen.min_ratings)
+        plan = Plan(
+            lambda: recipe_for(chosen, db, ""),
+            chosen.schedule,
+            chosen.min_ratings,
+            zone_of(chosen.zone) if chosen.zone else None,
+            chosen.quiet_hours,
+            chosen.cool_down_hours,
+        )
         plan.recipe()  # a wrong one is named before anything starts
         try:
             main(db, plan, chores={"updates": functools.partial(forget_updates, db)})

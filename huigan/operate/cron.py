@@ -1,54 +1,58 @@
-"""Five cron fields as a function from a time to the next firing. Knows no jobs."""
+"""Five cron fields as a function from a time to the next firing. Knows no jobs.
+
+Fields and clock changes are Debian cron's, as the cronsim library has them: a time that the clock jumps over fires as
+soon as it has jumped, and one that comes twice fires once.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from apscheduler.triggers.cron import CronTrigger
+import tzlocal
+from cronsim import CronSim, CronSimError
 
-DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
+EXAMPLE = "0 3 * * *"
 
 
 class BadCron(ValueError):
-    """The text is no cron expression."""
+    """The text is no cron expression, or one that never fires."""
+
+
+class BadZone(ValueError):
+    """The text names no time zone."""
 
 
 def firings(expression: str, zone: tzinfo | None = None) -> Callable[[datetime], datetime | None]:
-    """Fields as cron has them: 0 and 7 are Sunday. In the machine's own zone unless told. `@daily` is not known.
+    """0 and 7 are Sunday. In the machine's own zone unless told. `@daily` is not known.
 
     Raises BadCron."""
     fields = expression.split()
     if len(fields) != 5:
-        raise BadCron(f"{expression!r} has {len(fields)} fields: write five, like '0 3 * * *' for every night at three")
+        raise BadCron(f"{expression!r} has {len(fields)} fields: write five, like {EXAMPLE!r} for every night at three")
+    at_home = zone or zone_here()
     try:
-        trigger = CronTrigger.from_crontab(" ".join([*fields[:4], _named_days(fields[4])]), timezone=zone)
-    except ValueError as error:
-        raise BadCron(f"{expression!r} is no cron expression ({error}): an example is '0 3 * * *'") from error
+        CronSim(expression, datetime(2000, 1, 1, tzinfo=at_home))
+    except CronSimError as error:
+        raise BadCron(f"{expression!r} is no cron expression ({error}): an example is {EXAMPLE!r}") from error
 
     def next_after(at: datetime) -> datetime | None:
-        found: datetime | None = trigger.get_next_fire_time(at, at)
-        return found
+        found = (each.astimezone(UTC) for each in CronSim(expression, at.astimezone(at_home)))
+        # From within an hour that comes twice, cronsim begins with its first coming.
+        return next((each for each in found if each > at), None)
 
     return next_after
 
 
-def _named_days(field: str) -> str:
-    """APScheduler 3 counts days from Monday, cron from Sunday: numbers become names, ranges become lists."""
-    return ",".join(_named_part(part) for part in field.split(","))
+def zone_here() -> tzinfo:
+    """The machine's own."""
+    return tzlocal.get_localzone()
 
 
-def _named_part(part: str) -> str:
-    matched = re.fullmatch(r"(?:(\*)|([0-7])(?:-([0-7]))?)(?:/([1-7]))?", part)
-    if matched is None:
-        return part
-    every, first, last, step = matched.groups()
-    if every and not step:
-        return part
-    low = 0 if every else int(first)
-    # Cron's `n/step` means from n to the end of the week.
-    high = 6 if every or (step and not last) else int(last or first)
-    if low > high:
-        raise ValueError(f"the range {part} ends before it begins")
-    return ",".join(dict.fromkeys(DAYS[low : high + 1 : int(step or 1)]))
+def zone_of(name: str) -> tzinfo:
+    """Raises BadZone."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder's name, like Asia
+        raise BadZone(f"{name!r} is no time zone: write one like Asia/Shanghai or UTC") from None

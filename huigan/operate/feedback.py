@@ -20,3 +20,10 @@ def count(session: Session, since: datetime | None = None) -> Feedback:
     """All, or what came after `since`. Consent is not looked at: a data set may keep fewer."""
     given = ratings.count(session, since) + comparisons.count(session, since)
     return Feedback(given, ratings.raters(session))
+
+
+def kinds(session: Session) -> dict[str, int]:
+    """What each method would learn from, roughly: a data set may keep fewer, and finds some more of the pairs."""
+    liked, corrected = ratings.liked_and_corrected(session)
+    picked = comparisons.decided(session)
+    return {"answers": liked + corrected, "pairs": corrected + picked, "thumbs": ratings.count(session)}

@@ -34,12 +34,13 @@ def enqueue(
     db: Database, recipe: Recipe, *, why: str, by_user_id: int | None, at: datetime, dataset_only: bool = False
 ) -> Enqueued | Refusal:
     """Refused where it could only fail (`no_base`, `no_weights`), or one waits already (`already_queued`)."""
-    return db.write(_enqueue, recipe, why, by_user_id, at, dataset_only)
+    return db.write(enqueue_within, recipe, why, by_user_id, at, dataset_only)
 
 
-def _enqueue(
-    session: Session, recipe: Recipe, why: str, by_user_id: int | None, at: datetime, dataset_only: bool
+def enqueue_within(
+    session: Session, recipe: Recipe, why: str, by_user_id: int | None, at: datetime, dataset_only: bool = False
 ) -> Enqueued | Refusal:
+    """As `enqueue`, in the transaction of whoever decided on it."""
     result = _queue(session, recipe, why, by_user_id, at, dataset_only)
     told = {"refused": result.code} if isinstance(result, Refusal) else {"run": result.run.id}
     audit.record(session, by_user_id, "run.enqueue", at, recipe=recipe.name, lane=recipe.lane, why=why, **told)

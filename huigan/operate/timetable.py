@@ -5,18 +5,18 @@ Whether a run is due is decided in schedules.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import cron
+from huigan.operate import cron, quiet, settable
 from huigan.operate.refusals import Refusal
 from storage import audit, settings
 from storage.records import Setting
 
 CRON_KEY, MIN_RATINGS_KEY = "schedule", "min_ratings"
 LOOKED_KEY = "schedules_looked"
-MOST_RATINGS = 1_000_000
+MOST_RATINGS = settable.MOST_RATINGS
 
 
 def set_cron(session: Session, expression: str, by_user_id: int | None, at: datetime) -> Refusal | Setting:
@@ -37,6 +37,7 @@ def set_min_ratings(session: Session, count: int | None, by_user_id: int | None,
 
 
 def mark_looked(session: Session, at: datetime) -> None:
+    """Written first in a transaction, it lets only one scheduler at a time go on."""
     settings.put(session, LOOKED_KEY, True, None, at)
 
 
@@ -44,3 +45,19 @@ def looked_at(session: Session) -> datetime | None:
     """When schedules looked last; None if it never did."""
     kept = settings.get(session, LOOKED_KEY)
     return kept.set_at if kept else None
+
+
+def quiet_until(session: Session, at: datetime) -> datetime | None:
+    """When the quiet hours end that `at` is in, as schedules goes by them; None if it is in none. Hours that nobody can
+    read are none: schedules says so."""
+    found = settable.values(session, ("quiet_hours", "zone"), settable.told(session))
+    try:
+        spans, zone = quiet.parse(found["quiet_hours"] or ""), zone_named(found["zone"])
+    except (quiet.BadHours, cron.BadZone):
+        return None
+    return quiet.ends_at(spans, zone, at)
+
+
+def zone_named(name: str | None) -> tzinfo:
+    """The machine's own for None. Raises BadZone."""
+    return cron.zone_here() if name is None else cron.zone_of(name)

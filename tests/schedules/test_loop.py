@@ -8,8 +8,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy import insert
@@ -17,15 +19,16 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import timetable, workers
 from huigan.operate.cron import BadCron
+from huigan.operate.recipes import NoSuchRecipe
 from schedules import loop
 from storage import artefacts, chats, deployments, messages, releases, runs, settings, turns, updates, users
 from storage.db import Database
 from storage.recipe import Data, Recipe
-from storage.records import ChatKind, Ended, RunState, Thumb
+from storage.records import ChatKind, Ended, Run, RunState, Thumb
 from storage.tables import answer, rating
 
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-RECIPE = Recipe(name="test", data=Data(min_ratings=4, min_raters=2))
+RECIPE = Recipe(name="test", data=Data(min_ratings=4, min_raters=2, min_answers=4))
 
 
 def add_base(session: Session, at: datetime) -> None:
@@ -59,7 +62,9 @@ def codes(db: Database) -> list[str]:
 def test_what_is_due_is_queued_once_and_then_says_what_it_waits_for(db: Database) -> None:
     plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=UTC)
     assert not loop.consider(db, plan, AT).enqueue
-    assert codes(db) == ["no_base", "nothing_new", "too_few_ratings", "too_few_raters", "too_few_new"]
+    assert codes(db) == [
+        "no_base", "nothing_new", "too_few_ratings", "too_few_raters", "too_few_of_each", "too_few_new",
+    ]  # fmt: skip
     db.write(add_base, AT)
     db.write(rate, 4, AT)
     assert loop.consider(db, plan, AT).enqueue
@@ -116,6 +121,108 @@ def test_two_loops_beside_each_other_queue_one_run(db: Database) -> None:
     for thread in threads:
         thread.join()
     assert len(db.read(runs.newest)) == 1
+
+
+def test_two_schedulers_as_processes_start_one_run_for_each_batch_of_ratings(db: Database, tmp_path: Path) -> None:
+    """Also where a trainer claims it at once: then the lane's queue is free again, and only the count is old."""
+    db.write(add_base, AT - timedelta(days=1))
+    url = db.engine.url.render_as_string(hide_password=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(Path(__file__).with_name("rival.py")), url, str(tmp_path)]
+    rivals = [subprocess.Popen([*command, name], env=environment) for name in ("one", "other")]
+    try:
+        _until(lambda: all((tmp_path / name).exists() for name in ("one", "other")))
+        for batch in range(1, 6):
+            now = datetime.now(UTC)
+            db.write(rate, 4, now)
+            _until(
+                lambda: (claimed := db.write(runs.claim, "w", datetime.now(UTC))) is not None and finish(db, claimed)
+            )
+            looks = [int((tmp_path / name).read_text() or 0) for name in ("one", "other")]
+            _until(lambda seen=looks: all(  # both have looked since
+                int((tmp_path / name).read_text() or 0) > before + 1
+                for name, before in zip(("one", "other"), seen, strict=True)
+            ))  # fmt: skip
+            assert len(db.read(runs.newest)) == batch
+    finally:
+        (tmp_path / "stop").touch()
+        for rival in rivals:
+            assert rival.wait(20) == 0
+
+
+def finish(db: Database, run: Run) -> bool:
+    return db.write(runs.move, run.id, run.attempt, RunState.RUNNING, RunState.FAILED, datetime.now(UTC)) is not None
+
+
+def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_a_firing_that_finds_too_little_lapses_and_a_rating_at_noon_waits_for_the_night(db: Database) -> None:
+    plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC)
+    db.write(add_base, AT - timedelta(days=3))
+    assert loop.consider(db, plan, AT).lapses
+    db.write(rate, 4, AT + timedelta(hours=1))
+    assert not loop.consider(db, plan, AT + timedelta(hours=2)).enqueue
+    assert codes(db) == ["not_yet"]
+    assert loop.consider(db, plan, datetime(2026, 11, 25, 3, 0, 20, tzinfo=UTC)).why == "schedule"
+
+
+def test_what_was_missed_in_quiet_hours_is_made_up_for_at_their_end(db: Database) -> None:
+    plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC, quiet_hours="08:00-23:00")
+    db.write(add_base, AT - timedelta(days=3))
+    db.write(rate, 4, AT)
+    decision = loop.consider(db, plan, AT)
+    assert (decision.enqueue, decision.due_at) == (False, datetime(2026, 11, 22, 3, 0, tzinfo=UTC))
+    assert codes(db) == ["quiet_hours"]
+    assert loop.consider(db, plan, datetime(2026, 11, 24, 23, 0, tzinfo=UTC)).enqueue
+
+
+def test_a_queued_run_that_nobody_asked_for_is_not_claimed_in_quiet_hours(db: Database) -> None:
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=ZoneInfo("Asia/Shanghai"), quiet_hours="22:00-08:00")
+    db.write(add_base, AT)
+    db.write(rate, 4, AT)
+    assert loop.consider(db, plan, AT).enqueue
+    evening = datetime(2026, 11, 24, 14, 0, tzinfo=UTC)  # ten o'clock in Shanghai
+    assert db.read(timetable.quiet_until, evening) == datetime(2026, 11, 25, 0, 0, tzinfo=UTC)
+    assert db.write(runs.claim, "w", evening, asked_for=True) is None
+    assert db.write(runs.claim, "w", evening) is not None
+    asked = db.write(runs.enqueue, "other", {}, "command", evening)
+    assert asked is not None
+    claimed = db.write(runs.claim, "w", evening, asked_for=True)
+    assert claimed is not None
+    assert claimed.id == asked.id
+
+
+def test_a_run_that_a_wrong_clock_has_dated_years_ahead_holds_nothing_up(db: Database) -> None:
+    plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC, cool_down_hours=5)
+    db.write(add_base, AT - timedelta(days=3))
+    years = AT + timedelta(days=3650)
+    written = db.write(runs.enqueue, "default", {}, "command", years)
+    assert written is not None
+    db.write(runs.ask_cancel, written.id, years)
+    db.write(settings.put, loop.LAPSED_KEY, True, None, years)
+    db.write(rate, 4, AT)
+    assert loop.consider(db, plan, AT).why == "schedule"
+
+
+def test_a_recipe_that_went_wrong_is_told_and_the_next_look_takes_the_right_one(sqlite_db: Database) -> None:
+    found = iter([NoSuchRecipe("gone"), RECIPE])
+
+    def recipe() -> Recipe:
+        each = next(found)
+        if isinstance(each, Exception):
+            raise each
+        return each
+
+    plan = loop.Plan(recipe, zone=UTC)
+    loop.consider(sqlite_db, plan, AT)
+    assert codes(sqlite_db) == ["bad_recipe"]
+    loop.consider(sqlite_db, plan, AT)
+    assert codes(sqlite_db)[0] == "no_base"
 
 
 def test_a_decision_is_kept_only_where_it_changed(sqlite_db: Database) -> None:

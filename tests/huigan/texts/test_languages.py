@@ -25,7 +25,7 @@ NOT_SIMPLIFIED = (
 )  # fmt: skip
 # In Chinese sentences: names, units, and what is typed as it stands (commands, options, settings, files, keys).
 AS_IT_STANDS = """
-    Ollama Telegram GGUF KTO FlashAttention CPU GB GiB UTC UTF JPEG PNG JSON txt md csv Ctrl C D F
+    Ollama Telegram GGUF SFT DPO ORPO KTO FlashAttention CPU GB GiB UTC UTF JPEG PNG JSON txt md csv Ctrl C D F
     huigan base add trainer schedules pip install weights template cron
     auto sft dpo kto orpo dry admin replay start tune processes patience wrong language long unsafe other
 """
