@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     report_to: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_REPORT_TO"))
 
     log_format: LogFormat = Field("text", validation_alias=AliasChoices("HUIGAN_LOG"))
+    backups: Path | None = Field(None, validation_alias=AliasChoices("HUIGAN_BACKUPS"))
+    backup_keep: int = Field(7, ge=0, le=1000, validation_alias=AliasChoices("HUIGAN_BACKUP_KEEP"))
 
     hf_endpoint: str | None = None
     llama_cpp_dir: Path | None = None
@@ -148,7 +150,7 @@ class Settings(BaseSettings):
             raise ValueError("write an address and a port, like 127.0.0.1:11434 or [::1]:11434") from None
         return value
 
-    @field_validator("home", "llama_cpp_dir")
+    @field_validator("home", "llama_cpp_dir", "backups")
     @classmethod
     def _expanded(cls, value: Path | None) -> Path | None:
         # No shell reads `.env`: without this, ~ would be a folder of that name.
@@ -177,6 +179,10 @@ class Settings(BaseSettings):
         given = (each.get_secret_value() for each in (self.telegram_bot_token, self.telegram_webhook_secret) if each)
         password = re.search(r"://[^:/@]*:([^/@]+)@", self.database_url)
         return (*given, *({password[1], unquote(password[1])} if password else ()))
+
+    @property
+    def backup_folder(self) -> Path:
+        return (self.backups or self.home / "backups").absolute()
 
     @property
     def database(self) -> str:

@@ -6,13 +6,16 @@ import asyncio
 import functools
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from huigan import settings as environment
+from huigan.commands import backups
 from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
+from huigan.health.rounds import beside
 from huigan.operate import tags
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.settings import BadSettings, Settings
@@ -20,6 +23,7 @@ from huigan.terminal import locale_of_terminal
 from storage.db import Database
 from storage.migrations import upgrade
 from storage.records import Run
+from trainer.supervisor import worker_name
 
 
 def up() -> None:
@@ -141,9 +145,19 @@ def schedules() -> None:
         )
         plan.recipe()  # a wrong one is named before anything starts
         try:
-            main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
+            with beside(*_nightly(chosen, db)):
+                main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
         except BadCron as error:
             give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
+
+
+def _nightly(chosen: Settings, db: Database) -> list[tuple[float, Callable[[], object]]]:
+    from schedules import nightly
+
+    if not chosen.backup_keep:
+        return []
+    worker, make = worker_name(), functools.partial(backups.make, db, chosen)
+    return [(nightly.LOOK_SECONDS, lambda: nightly.look(db, worker, make, now()))]
 
 
 def trainer() -> None:

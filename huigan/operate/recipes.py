@@ -23,12 +23,17 @@ class NoSuchRecipe(LookupError):
 
 def find(name: str) -> Recipe:
     """A packaged recipe by its name, or any by the path of its file. Raises NoSuchRecipe and BadRecipe."""
+    return parse(file_of(name).read_text(encoding="utf-8"))
+
+
+def file_of(name: str) -> Path:
+    """Raises NoSuchRecipe."""
     file = Path(name).expanduser()
     if file.suffix != ".toml":
         file = folder() / f"{name}.toml"
     if not file.is_file():
         raise NoSuchRecipe(name)
-    return parse(file.read_text(encoding="utf-8"))
+    return file
 
 
 def chosen(session: Session, environment: str) -> str:

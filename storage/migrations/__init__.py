@@ -18,18 +18,23 @@ class NewerSchema(RuntimeError):
 
 def upgrade(db: Database) -> None:
     """Bring the tables up to date; two processes may do so at once. Raises NewerSchema."""
-    known = {revision.revision for revision in ScriptDirectory.from_config(_config()).walk_revisions()}
     with db.engine.connect() as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.exec_driver_sql(
                 "SELECT pg_advisory_xact_lock(7204841)"
             )  # any fixed number; SQLite's BEGIN IMMEDIATE does it
         present = MigrationContext.configure(connection).get_current_revision()
-        if present is not None and present not in known:
+        if not knows(present):
             raise NewerSchema(NewerSchema.__doc__)
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
+
+
+def knows(revision: str | None) -> bool:
+    """Whether it can be brought up to date from there; None is a database without tables."""
+    known = {each.revision for each in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return revision is None or revision in known
 
 
 def is_current(db: Database) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -360,3 +361,33 @@ def test_the_demo_names_the_extras_that_it_lacks_before_it_begins(machine: Machi
         )
         assert (ended.returncode, f"pip install 'huigan[{extras}]'" in ended.stderr) == (2, True), ended.stderr
         assert not (machine.home / ".huigan").exists()
+
+
+def test_a_backup_is_made_listed_and_restored_by_commands_and_holds_no_secret(machine: Machine) -> None:
+    registered(machine)
+    token = "123456789:AAEhBOweik6ad6PsVMRxjeQKXkq8rUoAbcd"
+    made = machine.run("backup", "--json", TELEGRAM_BOT_TOKEN=token)
+    assert made.returncode == 0, made.stderr
+    file = json.loads(made.stdout)["file"]
+    assert json.loads(made.stdout)["counts"]["release"] == 1
+    assert token.encode() not in b"".join(_contents(Path(file)))
+    assert Path(file).name in machine.run("backup", "--list").stdout
+    told = machine.run("restore", file, "--look")
+    assert (told.returncode, "A backup of" in told.stdout) == (0, True)
+    refused = machine.run("restore", file)
+    assert (refused.returncode, "--force" in refused.stderr) == (3, True)
+    elsewhere = machine.run("restore", file, HUIGAN_HOME=str(machine.home / "elsewhere"))
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert "brought up to date" in elsewhere.stdout
+    there = machine.run("release", "list", "--json", HUIGAN_HOME=str(machine.home / "elsewhere"))
+    assert len(json.loads(there.stdout)) == 1
+    assert machine.run("restore", file, "--force").returncode == 0
+    nothing = machine.run("restore", "nothing.tar.gz")
+    assert (nothing.returncode, "no such file" in nothing.stderr) == (1, True)
+
+
+def _contents(file: Path) -> Iterator[bytes]:
+    with tarfile.open(file) as archive:
+        for member in archive:
+            if (held := archive.extractfile(member)) is not None:
+                yield held.read()

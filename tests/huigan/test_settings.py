@@ -33,6 +33,8 @@ GIVEN = {
     "HUIGAN_ZONE": ("Asia/Shanghai", "zone", "Asia/Shanghai"),
     "HUIGAN_REPORT_TO": ("wandb, mlflow", "report_to", ("wandb", "mlflow")),
     "HUIGAN_LOG": ("json", "log_format", "json"),
+    "HUIGAN_BACKUPS": ("/mnt/backups", "backups", Path("/mnt/backups")),
+    "HUIGAN_BACKUP_KEEP": ("30", "backup_keep", 30),
     "HF_ENDPOINT": ("https://hf-mirror.com", "hf_endpoint", "https://hf-mirror.com"),
     "LLAMA_CPP_DIR": ("/opt/llama.cpp", "llama_cpp_dir", Path("/opt/llama.cpp")),
 }
@@ -61,6 +63,7 @@ WRONG = [
     ("HUIGAN_ADMINS", "12 -3", "/id"),
     ("HUIGAN_ADMINS", "12;3", "/id"),
     ("HUIGAN_SCHEDULE", "nightly", "0 3 * * *"),
+    ("HUIGAN_BACKUP_KEEP", "-1", "greater"),
     ("HUIGAN_LOG", "xml", "'text' or 'json'"),
     ("HUIGAN_SCHEDULE", "61 3 * * *", "0 3 * * *"),
     ("HUIGAN_QUIET_HOURS", "by day", "08:00-23:00"),

@@ -1,0 +1,39 @@
+"""What a process does again and again beside its own work, each in a thread of its own. Knows not what."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 20.0  # for what is under way when the process ends; it must bear being cut off
+
+
+@contextlib.contextmanager
+def beside(*acts: tuple[float, Callable[[], object]]) -> Iterator[None]:
+    """Each act at once, then with so many seconds between one's end and the next."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=_again, args=(*act, stop), daemon=True) for act in acts]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        until = time.monotonic() + GRACE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+def _again(seconds: float, act: Callable[[], object], stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            act()
+        except Exception:
+            # The edge of one round: the database may be back at the next.
+            logger.exception("a round failed")
+        stop.wait(seconds)
