@@ -152,12 +152,14 @@ def schedules() -> None:
 
 
 def _nightly(chosen: Settings, db: Database) -> list[tuple[float, Callable[[], object]]]:
+    from huigan.operate.cron import zone_of
     from schedules import nightly
 
     if not chosen.backup_keep:
         return []
     worker, make = worker_name(), functools.partial(backups.make, db, chosen)
-    return [(nightly.LOOK_SECONDS, lambda: nightly.look(db, worker, make, now()))]
+    zone = zone_of(chosen.zone) if chosen.zone else None
+    return [(nightly.LOOK_SECONDS, lambda: nightly.look(db, worker, make, now(), zone))]
 
 
 def trainer() -> None:
