@@ -17,6 +17,7 @@ from telegram.ext import Application, ApplicationBuilder, ContextTypes, ExtBot
 
 from bot import claim, menu
 from bot.access import AccessPart
+from bot.adjusting import Adjusting
 from bot.admin import Admin, guarded
 from bot.broadcast import Broadcasts
 from bot.cards import Cards
@@ -124,7 +125,7 @@ def build_application(
     application.add_handler(access.gate(), group=-1)
     for panels_part in (access, People(*panels), broadcasts, models, EffectsPart(db, screen, locales)):
         application.add_handlers([*panels_part.handlers(), *guarded(db, screen, locales, panels_part.acts())])
-    simple = (Admin(db, library), runs, Stats(db, screen), Schedule(db), Health(db, library, home))
+    simple = (Admin(db, library), runs, Stats(db, screen), Schedule(db), Adjusting(db), Health(db, library, home))
     for admins_part in simple:
         application.add_handlers(guarded(db, screen, locales, admins_part.acts()))
     for part in parts:

@@ -6,16 +6,17 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from bot.adjusting import line
 from bot.admin import Asked, Guard, refused
 from bot.panels import now
 from bot.status import schedule
-from huigan.operate import timetable
+from huigan.operate import settable, timetable
 from huigan.operate.refusals import Refusal
 from huigan.texts import text
-from storage import settings
 from storage.db import Database
 
 OFF = "off"
+SHOWN = ("schedule", "min_ratings", "quiet_hours", "cool_down_hours", "zone")
 
 
 class Schedule:
@@ -50,14 +51,7 @@ def _is_count(written: str) -> bool:
 
 def _told(session: Session, locale: str, is_changed: bool, at: datetime) -> str:
     """What was decided last is out of date once it was changed: schedules looks again within half a minute."""
-    lines = []
-    kept = settings.get(session, timetable.CRON_KEY)
-    if kept is not None:
-        code = "timetable.cron" if kept.value else "timetable.no_cron"
-        lines.append(text(locale, code, cron=kept.value))
-    least = settings.get(session, timetable.MIN_RATINGS_KEY)
-    if least is not None:
-        code = "timetable.min_ratings" if least.value else "timetable.no_min_ratings"
-        lines.append(text(locale, code, ratings=least.value))
+    said = settable.told(session)
+    lines = [line(settable.held(session, name, said), locale) for name in SHOWN]
     lines += [text(locale, "timetable.soon")] if is_changed else schedule(session, locale, at)
     return "\n".join(lines)

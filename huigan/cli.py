@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from huigan.commands import backups, bases, data, feedback, processes, releases, runs
+from huigan.commands import backups, bases, data, feedback, processes, releases, runs, settings
 
 HELP = """A Telegram bot for your own Chinese LLM that gets better from being rated.
 
@@ -29,6 +29,7 @@ app.add_typer(runs.app, name="run")
 app.add_typer(releases.app, name="release")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(data.app, name="data")
+app.add_typer(settings.app, name="settings")
 for command in (*processes.ALL, backups.backup, backups.restore):
     app.command()(command)
 

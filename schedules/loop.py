@@ -62,6 +62,7 @@ class Plan:
     zone: tzinfo | None = None  # None: the machine's own, for an admin who writes 3 o'clock means the wall's
     quiet_hours: str = ""
     cool_down_hours: float | None = None
+    recipe_name: str = ""
 
     def said(self, recipe: Recipe | None) -> settable.Said:
         environment = {
@@ -70,6 +71,7 @@ class Plan:
             "zone": None if self.zone is None else str(self.zone),
             "quiet_hours": self.quiet_hours or None,
             "cool_down_hours": self.cool_down_hours,
+            "recipe": self.recipe_name or None,
         }
         return {
             "environment": {name: value for name, value in environment.items() if value is not None},

@@ -142,6 +142,7 @@ def schedules() -> None:
             zone_of(chosen.zone) if chosen.zone else None,
             chosen.quiet_hours,
             chosen.cool_down_hours,
+            chosen.recipe,
         )
         plan.recipe()  # a wrong one is named before anything starts
         try:

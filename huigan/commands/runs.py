@@ -63,6 +63,16 @@ def newest(limit: Limit = 20, as_json: AsJson = False) -> None:
         show(db.read(run_rows.newest, limit), columns, as_json=as_json)
 
 
+@app.command("next")
+def upcoming() -> None:
+    """When the next run starts by itself, and what keeps one from it now."""
+    from bot.status import schedule
+
+    with opened() as (_, db):
+        for line in db.read(lambda session: [*schedule(session, locale_of_terminal() or "", now())]):
+            print(line)  # noqa: T201
+
+
 @app.command("show")
 def whole(number: RunNumber, as_json: AsJson = False) -> None:
     """One run: its recipe as used, its moves, its scorecard and verdict."""

@@ -26,6 +26,7 @@ Said = Mapping[str, Mapping[str, Any]]  # by origin, by name: what is not said i
 OFF = "off"
 MOST_RATINGS = 1_000_000
 MOST_HOURS = 24 * 365
+MOST_MINUTES = 7 * 24 * 60
 TOLD = "said:"  # of setting keys: what a process was told where it runs
 ROOMS = ("schedules", "trainer")
 
@@ -128,6 +129,8 @@ ALL = (
     Settable("min_pairs", count, 100),
     Settable("min_thumbs", count, 200),
     Settable("while_training", one_of(*gpu.CHOICES), "share", "", gpu.SETTING),
+    Settable("unload_idle", yes_or_no, True, "HUIGAN_UNLOAD_IDLE"),
+    Settable("card_wait_minutes", amount(MOST_MINUTES), 60.0, "HUIGAN_CARD_WAIT_MINUTES"),
 )
 NAMED = {each.name: each for each in ALL}
 

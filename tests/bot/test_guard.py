@@ -39,6 +39,8 @@ CHANGES = (  # what an admin may say, in this order, and the act that is in the 
     ("/while_training cpu", "setting.while_training"),
     ("/schedule 0 3 * * *", "schedule.cron"),
     ("/schedule min 50", "schedule.min_ratings"),
+    ("/settings quiet_hours 08:00-23:00", "setting.set"),
+    ("/settings quiet_hours default", "setting.unset"),
     ("/access invited", "access.mode"),
     ("/access budget 5", "access.budget"),
     ("/invite 2 3", "invitation.make"),

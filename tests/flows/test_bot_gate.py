@@ -223,14 +223,24 @@ def test_health_and_schedule_are_told_and_changed_in_words(here: World) -> None:
     here.says("/schedule 61 3 * * *")
     here.said("定时的写法不对")
     here.says("/schedule 0 3 * * *")
-    assert "半分钟" in here.said("0 3 * * *（管理员设的）").text
+    assert "半分钟" in here.said("0 3 * * *（管理员）").text
     here.says("/schedule min 50")
-    here.said("满 50 条新评价")
+    here.said("满多少条新评价就训练：50（管理员）")
     kept = here.db.read(settings.get, "schedule")
     assert kept is not None
     assert kept.value == "0 3 * * *"
     here.says("/schedule off")
-    here.said("定时：关")
+    here.said("定时训练（cron）：关（管理员）")
+    here.says("/settings quiet_hours 8-23")
+    here.said("安静时段，不自动训练：08:00-23:00（管理员）")
+    here.says("/settings quiet_hours always")
+    here.said("quiet_hours 不能这样写")
+    here.says("/settings quiet_hours default")
+    here.said("安静时段，不自动训练：关（默认）")
+    here.says("/settings")
+    here.said("min_raters · 至少要有多少人评过：5（默认）")
+    here.says("/settings moon full")
+    here.said("没有叫 moon 的设置")
 
 
 def test_everybody_is_offered_their_commands_by_scope_and_language(here: World) -> None:
