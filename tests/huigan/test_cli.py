@@ -363,7 +363,6 @@ def test_the_demo_names_the_extras_that_it_lacks_before_it_begins(machine: Machi
         assert not (machine.home / ".huigan").exists()
 
 
-<<<<<<< HEAD
 def test_a_backup_is_made_listed_and_restored_by_commands_and_holds_no_secret(machine: Machine) -> None:
     registered(machine)
     token = "123456789:AAEhBOweik6ad6PsVMRxjeQKXkq8rUoAbcd"
@@ -392,7 +391,8 @@ def _contents(file: Path) -> Iterator[bytes]:
         for member in archive:
             if (held := archive.extractfile(member)) is not None:
                 yield held.read()
-=======
+
+
 def test_settings_are_listed_with_their_origin_set_and_taken_back(machine: Machine) -> None:
     assert "quiet_hours is 08:00-23:00 now" in machine.run("settings", "set", "quiet_hours", "8-23").stderr
     told = {each["name"]: each for each in json.loads(machine.run("settings", "list", "--json").stdout)}
@@ -408,4 +408,3 @@ def test_settings_are_listed_with_their_origin_set_and_taken_back(machine: Machi
 
 def test_the_next_run_is_told_in_words(machine: Machine) -> None:
     assert "has not looked yet" in machine.run("run", "next").stdout
->>>>>>> 74dd790 (Settings are shown with whose word they are, set and taken back, in Telegram and in the terminal)

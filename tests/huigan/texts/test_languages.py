@@ -27,12 +27,8 @@ NOT_SIMPLIFIED = (
 AS_IT_STANDS = """
     Ollama Telegram GGUF SFT DPO ORPO KTO FlashAttention CPU GB GiB UTC UTF JPEG PNG JSON txt md csv Ctrl C D F
     huigan base add trainer schedules pip install weights template cron
-<<<<<<< HEAD
     up backup apt postgresql client PostgreSQL MB force
-    auto sft dpo kto orpo dry admin replay start tune processes patience wrong language long unsafe other
-=======
     auto sft dpo kto orpo dry default admin replay start tune processes patience wrong language long unsafe other
->>>>>>> 74dd790 (Settings are shown with whose word they are, set and taken back, in Telegram and in the terminal)
 """
 # One row of two or three (bot.keyboards, bot.broadcast, bot.people); a three's may also bear a tick.
 IN_TWOS = (

@@ -20,11 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 OF_DATA = {
     "act", "broadcast", "needed", "role", "error", "file", "refusal", "notice", "gate", "schedule", "stage",
     "state", "reason", "command", "report", "demo",
-<<<<<<< HEAD
-    "while_training", "dropped", "backup",
-=======
-    "while_training", "dropped", "setting", "origin",
->>>>>>> 74dd790 (Settings are shown with whose word they are, set and taken back, in Telegram and in the terminal)
+    "while_training", "dropped", "backup", "setting", "origin",
 }  # fmt: skip
 
 
