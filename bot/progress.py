@@ -132,6 +132,8 @@ def _going(known: Account, locale: str, at: datetime) -> Iterator[str]:
     yield f"{state}{stage}{what}"
     if run.cancel_asked_at is not None:
         yield text(locale, "admin.run_stopping")
+    if run.state is RunState.RUNNING and (waits := told_of.get("waits")):
+        yield told(locale, "waits", str(waits.get("code")), waits)
     if drawn := bar(told_of.get("done", 0), told_of.get("total", 0)):
         yield f"{drawn}  {told_of['done']} / {told_of['total']}"
     method, values = losses(known.points)

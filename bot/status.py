@@ -104,6 +104,8 @@ def _run(run: Run, locale: str) -> str:
     words = text(locale, "admin.status_run", run=run.id, state=told(locale, "state", run.state))
     if run.state is RunState.RUNNING and run.stage:
         words += f" · {told(locale, 'stage', run.stage)}{_share(run.progress)}"
+        if waits := run.progress.get("waits"):
+            words += f" · {told(locale, 'waits', str(waits.get('code')), waits)}"
     return words
 
 

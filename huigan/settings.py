@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     ollama_host: str = "127.0.0.1:11434"
     ollama_shares_card: bool | None = Field(None, validation_alias=AliasChoices("HUIGAN_OLLAMA_SHARES_CARD"))
 
+    unload_idle: bool | None = Field(None, validation_alias=AliasChoices("HUIGAN_UNLOAD_IDLE"))
+    card_wait_minutes: float | None = Field(
+        None, ge=0, le=10_080, validation_alias=AliasChoices("HUIGAN_CARD_WAIT_MINUTES")
+    )
+
     admins: Annotated[tuple[int, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_ADMINS"))
     recipe: str = Field("", validation_alias=AliasChoices("HUIGAN_RECIPE"))
     schedule: str = Field("", validation_alias=AliasChoices("HUIGAN_SCHEDULE"))

@@ -9,6 +9,7 @@ HANDED_BACK = os.EX_TEMPFAIL
 
 # A child's environment must say these before it starts: the libraries read them when they are loaded.
 CHILD_ENVIRONMENT = {
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # else CUDA counts cards in another order than the driver does
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning threads beside any busy process: no progress at all
     "TOKENIZERS_PARALLELISM": "false",
     "TRL_EXPERIMENTAL_SILENCE": "1",

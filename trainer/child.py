@@ -41,7 +41,14 @@ log = logging.getLogger(__name__)
 DONE, FAILED, NOT_OURS = 0, 1, 3  # exit codes
 TELL_SECONDS = 1.0
 KEPT_POINTS = 10_000  # of the curves, while the database is away
-OF_NOW = ("what", "done", "total", gpu.NOTE, gpu.LEFT)  # of a run's progress: what an earlier attempt said is over
+OF_NOW = (
+    "what",
+    "done",
+    "total",
+    "waits",
+    gpu.NOTE,
+    gpu.LEFT,
+)  # of a run's progress: what an earlier attempt said is over
 
 # By name, so that recording a failure needs none of the libraries that raise it.
 CODES = {

@@ -33,19 +33,19 @@ def foretell(work: Work, built: Built) -> None:
     work.tell("dataset", "", 1, 1)
 
 
-def say_whether_it_fits(work: Work, weights: str, built: Built) -> bool:
+def say_whether_it_fits(work: Work, weights: str, built: Built) -> Preflight | None:
     """In the log, in the run's folder and beside its progress: an estimate on the safe side is no reason to refuse, for
-    a batch that does not fit is halved. False where it is not known."""
+    a batch that does not fit is halved. None where it is not known."""
     estimate = preflight_of(work.recipe, built, weights, work.home, endpoint=work.endpoint)
     if estimate is None:
-        return False
+        return None
     told = estimate.to_dict()
     (work.folder / "preflight.json").write_text(json.dumps(told, indent=1))
     work.note("preflight", told)
     log.info("run %d: about %.0f minutes; needs %s", work.run.id, estimate.minutes, told["needs"])
     for advice in told["advice"]:
         log.warning("run %d may not fit: %s", work.run.id, advice)
-    return True
+    return estimate
 
 
 def preflight_of(

@@ -166,6 +166,10 @@ class Preflight:
     def fits(self) -> bool:
         return all(need.fits for need in self.needs)
 
+    def needed_bytes(self, resource: str) -> int:
+        """0 for what is not needed here, like the memory of a card where there is none."""
+        return sum(need.needed_bytes for need in self.needs if need.resource == resource)
+
     def to_dict(self) -> dict[str, Any]:
         """For people and JSON: GiB and minutes, rounded."""
         return {

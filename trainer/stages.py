@@ -23,7 +23,7 @@ from storage import deployments, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Live, Run
-from trainer import continuing, dataset, estimates, preflight, suite, weighing
+from trainer import continuing, dataset, estimates, machine, preflight, suite, weighing
 from trainer.dataset import Built
 from trainer.scorecard import Scorecard
 
@@ -77,6 +77,9 @@ class Work:
     point: Callable[[str, int, Mapping[str, float]], None] = untold  # (method, step, measures) of the curves
     hold: Callable[[bool], None] = unheld  # whether this run has the graphics card; raises as `tell` does
     ollama_is_here: bool = False  # it serves from the card that is trained on
+    unload_idle: bool | None = None  # the environment's word on the card, where an admin says nothing
+    card_wait_minutes: float | None = None
+    measure_card: Callable[[], machine.Card | None] = machine.card
     report_to: tuple[str, ...] = ()  # trackers beside TensorBoard
 
     @property
@@ -197,13 +200,14 @@ def train(work: Work, origin: Origin, built: Built) -> Taught:
     local = weights.local_weights(
         origin.weights, work.home / "weights", endpoint=work.endpoint, progress=work.told("train")
     )
-    if not known:
-        estimates.say_whether_it_fits(work, str(local), built)
+    if known is None:
+        known = estimates.say_whether_it_fits(work, str(local), built)
+    needed_bytes = 0 if known is None else known.needed_bytes("vram")
     work.note(
         "rows", {stage: preflight.seen(work.recipe.training(stage), weighing.total(rows[stage])) for stage in rows}
     )
     work.note("speed", {stage: asdict(training.speed_of(work.recipe.training(stage), stage)) for stage in rows})
-    with card.taken(work, on_card=training.is_on_card()):
+    with card.taken(work, on_card=training.is_on_card(), needed_bytes=needed_bytes):
         trained = training.train_stages(
             local,
             rows,

@@ -16,7 +16,7 @@ from huigan import settings as environment
 from huigan.commands import backups
 from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
 from huigan.health.rounds import beside
-from huigan.operate import tags
+from huigan.operate import settable, tags
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.settings import BadSettings, Settings
 from huigan.terminal import locale_of_terminal
@@ -175,6 +175,9 @@ def trainer() -> None:
 
     with opened() as (chosen, db):
         log_to_stderr(chosen)
+        said = {"unload_idle": chosen.unload_idle, "card_wait_minutes": chosen.card_wait_minutes}
+        environment = {name: value for name, value in said.items() if value is not None}
+        db.write(settable.tell, "trainer", {"environment": environment}, now())
         supervisor.main(db, command, chosen.home / "logs")
 
 
@@ -202,6 +205,8 @@ def train(
                 llama_cpp=chosen.llama_cpp_dir,
                 alias=tags.ALIAS,
                 ollama_is_here=chosen.ollama_is_here,
+                unload_idle=chosen.unload_idle,
+                card_wait_minutes=chosen.card_wait_minutes,
                 report_to=chosen.report_to,
             )
 

@@ -147,6 +147,12 @@ def on_card(client: Ollama) -> list[str]:
         return [each.model for each in client.ps().models if each.model and each.size_vram]
 
 
+def card_bytes(client: Ollama) -> dict[str, int]:
+    """By tag, what each holds of a graphics card's memory."""
+    with _told_apart():
+        return {each.model: int(each.size_vram) for each in client.ps().models if each.model and each.size_vram}
+
+
 def on_cpu(client: Ollama) -> list[str]:
     """Tags that are loaded and have nothing on a graphics card."""
     with _told_apart():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 from sqlalchemy.orm import Session
@@ -85,6 +86,22 @@ def test_a_run_is_shown_with_its_stage_and_how_far_it_is(db: Database) -> None:
     assert f"Run {run.id}: running · training 40%" in told(db)
     db.write(runs.report, run.id, run.attempt, "score", {"what": "", "done": 7, "total": 0}, AT)
     assert told(db).endswith(f"Run {run.id}: running · scoring")
+
+
+def test_a_run_that_waits_for_the_card_says_what_lacks(db: Database) -> None:
+    run = db.write(running, "default")
+    waits = {"code": "card_memory", "lacks_gib": "4.0"}
+    db.write(runs.report, run.id, run.attempt, "train", {"what": "", "done": 0, "total": 0, "waits": waits}, AT)
+    assert "memory on the graphics card: 4.0 GiB short" in told(db)
+
+
+def test_times_are_told_in_the_zone_that_schedules_goes_by_with_what_a_due_run_waits_for(db: Database) -> None:
+    serve(db)
+    zone = ZoneInfo("Asia/Shanghai")
+    plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=zone, quiet_hours="08:00-23:00")
+    loop.consider(db, plan, AT)
+    assert "next at 2026-11-25 03:00 CST" in told(db)
+    assert "Quiet hours until 2026-11-24 23:00 CST" in told(db)
 
 
 def test_a_run_that_is_under_way_is_shown_however_many_came_after_it(db: Database) -> None:

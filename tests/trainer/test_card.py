@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.orm import Session
 
+from huigan.operate import settable
 from huigan.serving import library
 from huigan.serving.client import Ollama
-from storage import gpu, runs, settings
+from storage import artefacts, deployments, gpu, releases, runs, settings
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run
 from tests.fakes.ollama import FakeOllama
 from trainer import card, child
-from trainer.stages import Work
+from trainer.machine import Card
+from trainer.stages import GIB, Work
 
 TAG = "huigan:live"
 
@@ -105,6 +109,134 @@ def test_what_will_not_leave_the_card_does_not_hold_up_the_run_for_ever(
     fake.inject("/api/generate", 500, "busy with somebody else", times=1000)
     with card.taken(work, on_card=True):
         assert the_run(work).stage == "train"
+
+
+def deployed(session: Session) -> None:
+    values = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
+    at = child.now()
+    artefact = artefacts.add(session, **values, created_at=at)
+    deployments.deploy(session, releases.add(session, TAG, artefact.id, at).id, "terminal", "base", at)
+
+
+@dataclass
+class Driver:
+    """A card whose memory goes to Ollama's files and to somebody else, who leaves after so many looks."""
+
+    fake: FakeOllama
+    total: int = 24 * GIB
+    others: int = 0
+    leave_after: int = 10**9
+    looks: int = 0
+
+    def __call__(self) -> Card:
+        self.looks += 1
+        on_card = [name for name in self.fake.loaded if name not in self.fake.on_cpu]
+        others = self.others if self.looks <= self.leave_after else 0
+        return Card("fake", self.total, max(0, self.total - others - len(on_card) * self.fake.vram_bytes))
+
+
+def test_a_run_waits_for_memory_that_somebody_else_holds_and_says_how_much_lacks(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    driver = Driver(fake, others=20 * GIB, leave_after=3)
+    work = working(sqlite_db, fake, tmp_path, measure_card=driver)
+    seen: list[tuple[Any, Any]] = []
+
+    def tell(*told: Any) -> None:
+        work.tell(*told)
+        if not seen:
+            seen.append((the_run(work).progress["waits"], sqlite_db.read(gpu.held, child.now())))
+
+    with card.taken(replace(work, tell=tell), on_card=True, needed_bytes=8 * GIB):
+        assert driver.looks > 3
+        assert the_run(work).progress["waits"] == {}
+    assert seen == [({"code": "card_memory", "lacks_gib": "4.0"}, None)], "answers do not wait meanwhile"
+
+
+def test_it_waits_no_longer_than_it_was_told_and_goes_on(sqlite_db: Database, fake: FakeOllama, tmp_path: Path) -> None:
+    driver = Driver(fake, others=20 * GIB)
+    work = working(sqlite_db, fake, tmp_path, measure_card=driver, card_wait_minutes=60.0)
+    sqlite_db.write(settable.choose, "card_wait_minutes", "0.003", None, child.now())  # an admin beats the environment
+    with card.taken(work, on_card=True, needed_bytes=8 * GIB):
+        assert the_run(work).stage == "train"
+
+
+def test_what_ollama_will_leave_is_not_waited_for(sqlite_db: Database, fake: FakeOllama, tmp_path: Path) -> None:
+    driver = Driver(fake)
+    fake.vram_bytes = 20 * GIB
+    work = working(sqlite_db, fake, tmp_path, measure_card=driver)
+    library.warm(work.client, TAG)
+    with card.taken(work, on_card=True, needed_bytes=20 * GIB):
+        assert driver.looks == 1
+        assert library.on_card(work.client) == []
+
+
+@pytest.mark.parametrize(("setting", "left"), [("yes", {TAG}), ("no", {TAG, "huigan:old"})])
+def test_where_answers_share_a_card_that_is_short_idle_tags_leave_it_by_setting_and_the_live_one_stays(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path, setting: str, left: set[str]
+) -> None:
+    fake.add("huigan:old")
+    sqlite_db.write(deployed)
+    sqlite_db.write(settings.put, gpu.SETTING, "share", None, child.now())
+    sqlite_db.write(settable.choose, "unload_idle", setting, None, child.now())
+    work = working(sqlite_db, fake, tmp_path, measure_card=Driver(fake), card_wait_minutes=0.0)
+    for tag in (TAG, "huigan:old"):
+        library.warm(work.client, tag)
+    with card.taken(work, on_card=True, needed_bytes=18 * GIB):
+        assert set(library.on_card(work.client)) == left
+
+
+def test_nothing_is_unloaded_from_a_shared_card_with_room(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    fake.add("huigan:old")
+    sqlite_db.write(settings.put, gpu.SETTING, "share", None, child.now())
+    work = working(sqlite_db, fake, tmp_path, measure_card=Driver(fake))
+    library.warm(work.client, "huigan:old")
+    with card.taken(work, on_card=True, needed_bytes=8 * GIB):
+        assert library.on_card(work.client) == ["huigan:old"]
+
+
+@pytest.mark.parametrize("way", ["cpu", "wait"])
+def test_the_live_release_is_on_the_card_again_before_it_is_asked(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path, way: str
+) -> None:
+    sqlite_db.write(deployed)
+    sqlite_db.write(settings.put, gpu.SETTING, way, None, child.now())
+    work = working(sqlite_db, fake, tmp_path, measure_card=Driver(fake))
+    library.warm(work.client, TAG)
+    with card.taken(work, on_card=True, needed_bytes=8 * GIB):
+        assert library.on_card(work.client) == []
+    assert library.on_card(work.client) == [TAG]
+
+
+def test_where_nobody_can_measure_the_card_nothing_is_waited_for(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    work = working(sqlite_db, fake, tmp_path, measure_card=lambda: None)
+    with card.taken(work, on_card=True, needed_bytes=500 * GIB):
+        assert the_run(work).stage == "train"
+
+
+def test_a_run_elsewhere_waits_for_its_own_card_and_asks_ollama_nothing(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    driver = Driver(fake, others=20 * GIB, leave_after=2)
+    work = working(sqlite_db, fake, tmp_path, measure_card=driver, ollama_is_here=False)
+    with card.taken(work, on_card=True, needed_bytes=8 * GIB):
+        assert driver.looks == 3
+    assert fake.exchanges == []
+
+
+def test_a_run_that_is_cancelled_while_it_waits_takes_nothing(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    work = working(sqlite_db, fake, tmp_path, measure_card=Driver(fake, others=20 * GIB))
+    library.warm(work.client, TAG)
+    sqlite_db.write(runs.ask_cancel, work.run.id, child.now())
+    with pytest.raises(child.Cancelled), card.taken(work, on_card=True, needed_bytes=8 * GIB):
+        raise AssertionError("it must not train")
+    assert library.on_card(work.client) == [TAG]
 
 
 def test_points_wait_for_the_database_and_none_is_lost(sqlite_db: Database, fake: FakeOllama, tmp_path: Path) -> None:

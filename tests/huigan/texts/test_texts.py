@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 OF_DATA = {
     "act", "broadcast", "needed", "role", "error", "file", "refusal", "notice", "gate", "schedule", "stage",
     "state", "reason", "command", "report", "demo",
-    "while_training", "dropped", "backup", "setting", "origin",
+    "while_training", "dropped", "backup", "setting", "origin", "waits",
 }  # fmt: skip
 
 
