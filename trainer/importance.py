@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 
 from huigan.llama import adapter, gguf
 from huigan.llama import importance as importances
@@ -83,7 +82,7 @@ def load(weights: Path, taught: Path, recipe: Recipe, settings: Train) -> Any:
     if (taught / tuning.CHANGED).is_file():
         tuning.put_back(model, taught)
         return model.eval()
-    return PeftModel.from_pretrained(model, taught).eval()
+    return tuning.with_adapter(model, taught).eval()
 
 
 @dataclass

@@ -397,4 +397,4 @@ def disk_full(folder: Path, needed_bytes: int | None = None) -> RunFailed:
 def tokenizer_of(weights: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(weights, local_files_only=True)
+    return AutoTokenizer.from_pretrained(weights, local_files_only=True, trust_remote_code=False)

@@ -320,7 +320,7 @@ def peak_process_bytes() -> int:
 
 
 def load_tokenizer(weights_dir: Path) -> Any:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(weights_dir, local_files_only=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(weights_dir, local_files_only=True, trust_remote_code=False)
     # ORPO closes every answer with eos: where eos would end the text rather than the turn, it would teach both.
     tokenizer.eos_token = tokenizer.decode([end_of_turn_id(tokenizer)])
     choose_pad_token(tokenizer)

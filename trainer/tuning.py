@@ -52,6 +52,8 @@ def load_base(weights_dir: Path, settings: Train, *, in_4bit: bool, attention: s
         weights_dir,
         dtype=dtype,
         local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
         quantization_config=quantised,
         device_map={"": torch.cuda.current_device()} if cuda else None,
         attn_implementation=attention,
@@ -83,7 +85,7 @@ def tuned(model: Any, weights_dir: Path, recipe: Recipe, settings: Train, start:
     """`model` with what is to be trained of it trainable, from what `start` holds if given, else as it is untaught."""
     if settings.tune == "lora":
         if start is not None:
-            return PeftModel.from_pretrained(model, start, is_trainable=True)
+            return with_adapter(model, start, is_trainable=True)
         return with_new_adapter(model, weights_dir, recipe, out_dir)
     if start is not None:
         put_back(model, start)
@@ -114,6 +116,13 @@ def reference_of(weights_dir: Path, settings: Train, start: Path | None) -> Any:
 
 
 # ---- adapters
+
+
+def with_adapter(model: Any, folder: Path, *, is_trainable: bool = False) -> Any:
+    """An earlier adapter. peft would unpickle one, or fetch it, where there are no safetensors."""
+    if not (folder / ADAPTER_FILES[1]).is_file():
+        raise FileNotFoundError(f"{folder} has no {ADAPTER_FILES[1]}: save the adapter again, as safetensors")
+    return PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
 
 
 def with_new_adapter(model: Any, weights_dir: Path, recipe: Recipe, out_dir: Path) -> Any:

@@ -24,6 +24,7 @@ FETCHED = ".fetched"
 
 HUB_NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
 WANTED_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+SHARD = re.compile(r"[\w-][\w.-]*\.safetensors", re.ASCII)
 UNWANTED_FILES = ["original/*", "onnx/*", "*.msgpack", "*.bin", "*.pt", "*.pth", "*.pkl"]
 MIRRORS = (
     "check the network, set HF_ENDPOINT to a mirror (for example https://hf-mirror.com), "
@@ -112,13 +113,20 @@ def checked(folder: Path) -> Path:
 
 
 def missing_shards(folder: Path) -> list[str]:
+    """What is named and not there. Raises WeightsUnavailable for a name that is none of a safetensors file here: the
+    libraries would unpickle whatever an index names otherwise, or read it from wherever it lies."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return [] if (folder / "model.safetensors").is_file() else ["model.safetensors"]
     try:
-        shards = set(json.loads(index.read_bytes())["weight_map"].values())
-    except (ValueError, KeyError, AttributeError) as error:
+        shards = {str(each) for each in json.loads(index.read_bytes())["weight_map"].values()}
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise WeightsUnavailable(f"{index} is damaged: fetch the weights again") from error
+    if foreign := sorted(each for each in shards if not SHARD.fullmatch(each)):
+        raise WeightsUnavailable(
+            f"{index} names {foreign[0]!r}, which is no safetensors file beside it: fetch the weights again, as "
+            "safetensors (pickles are refused)"
+        )
     return sorted(shard for shard in shards if not (folder / shard).is_file())
 
 
@@ -126,6 +134,7 @@ def from_gguf(gguf: Path, data_dir: Path, progress: Progress) -> Path:
     """De-quantises `gguf` to float16, once: the folder is named by the file's digest and appears when it is whole."""
     if not gguf.is_file():
         raise WeightsUnavailable(f"no file at {gguf}: check the path")
+    check_header(gguf)
     folder = data_dir / "from-gguf" / sha256(gguf, progress)
     if not folder.is_dir():
         part = folder.with_suffix(".part")
@@ -135,6 +144,16 @@ def from_gguf(gguf: Path, data_dir: Path, progress: Progress) -> Path:
     return checked(folder)
 
 
+def check_header(path: Path) -> None:
+    """Before transformers reads it, which believes what a file says of itself. Raises WeightsUnavailable."""
+    from huigan.llama import gguf
+
+    try:
+        gguf.read(path)
+    except gguf.BadGguf as error:
+        raise WeightsUnavailable(str(error)) from error
+
+
 def convert(gguf: Path, folder: Path) -> None:
     from torch import float16
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -142,8 +161,10 @@ def convert(gguf: Path, folder: Path) -> None:
 
     logging.disable_progress_bar()
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=float16)
-        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            str(gguf.parent), gguf_file=gguf.name, dtype=float16, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
     except Exception as error:  # transformers raises whatever its parser trips over
         raise WeightsUnavailable(
             f"transformers cannot read {gguf} ({error}): give the HF folder it was made from"

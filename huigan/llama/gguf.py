@@ -32,6 +32,8 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT_BYTES = 32
 MAX_DIMENSIONS = 4
+# Ten times the largest vocabulary with its merges: what claims more is not worth the memory that believing it takes.
+MAX_HEADER_BYTES = 1 << 28
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING = int(GGUFValueType.STRING)
 ARRAY = int(GGUFValueType.ARRAY)
@@ -213,7 +215,8 @@ class _Parser:
         if key_count > left // 13 or tensor_count > left // 25:
             raise self.bad(f"it claims {key_count} keys and {tensor_count} tensors, more than it has room for")
         key_values = self.unique(self.key_value() for _ in range(key_count))
-        if "split.count" in key_values and key_values["split.count"].value not in (0, 1):
+        split = key_values.get("split.count")
+        if split is not None and (split.type == ARRAY or split.value not in (0, 1)):
             raise self.bad("it is one part of a split file: join the parts with llama-gguf-split --merge")
         tensors = self.unique(self.tensor() for _ in range(tensor_count))
         return Gguf(self.path, key_values, self.placed(tensors, self.alignment(key_values)))
@@ -224,6 +227,8 @@ class _Parser:
     def take(self, size: int, what: str) -> bytes:
         if size > len(self.data) - self.at:
             raise self.bad(f"it ends inside {what} (truncated at {len(self.data)} bytes)")
+        if self.at + size > MAX_HEADER_BYTES:
+            raise self.bad(f"its header goes on for more than {MAX_HEADER_BYTES >> 20} MiB")
         self.at += size
         return self.data[self.at - size : self.at]
 

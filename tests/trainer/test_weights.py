@@ -67,6 +67,24 @@ def test_every_shard_of_the_index_must_be_there(copied: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "shard", ["pytorch_model.bin", "model.pt", "../model.safetensors", "/etc/model.safetensors", "a/b.safetensors", ""]
+)
+def test_an_index_that_names_a_pickle_or_a_file_elsewhere_is_refused(copied: Path, shard: str) -> None:
+    if shard.startswith("pytorch"):
+        (copied / shard).write_bytes(b"a pickle")
+    (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    with pytest.raises(WeightsUnavailable, match="no safetensors file beside it"):
+        local_weights(str(copied), copied)
+
+
+@pytest.mark.parametrize("index", ["[" * 100_000, '{"weight_map": []}', '{"weight_map": {"a": null}}', "3", "null"])
+def test_an_index_of_any_other_json_is_refused_in_words(copied: Path, index: str) -> None:
+    (copied / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(WeightsUnavailable):
+        local_weights(str(copied), copied)
+
+
+@pytest.mark.parametrize(
     "source", ["", "nowhere", "a/b/c", "/no/such/folder", "ftp:a/b", "https://example.org/a/b", "../x/y"]
 )
 def test_a_source_of_no_known_kind_is_refused_with_the_kinds_there_are(tmp_path: Path, source: str) -> None:
@@ -119,7 +137,7 @@ def test_progress_is_told_in_bytes(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04" + b"\0" * 100, b"GGUF\x03\0\0\0" + b"\xff" * 64])
 def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.gguf").write_bytes(content)
-    with pytest.raises(WeightsUnavailable, match="cannot read"):
+    with pytest.raises(WeightsUnavailable, match="to be a GGUF|not a sound GGUF"):
         local_weights(str(tmp_path / "bad.gguf"), tmp_path / "data")
     assert list((tmp_path / "data").rglob("*.safetensors")) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
 from pathlib import Path
 
@@ -100,6 +101,9 @@ HOSTILE = {
     "2**63 elements": b"GGUF" + struct.pack("<IQQQ1sIQQIQ", 3, 1, 0, 1, b"t", 2, 2**63, 2**63, 0, 0) + bytes(64),
     "an unknown tensor type": b"GGUF" + struct.pack("<IQQQ1sIQIQ", 3, 1, 0, 1, b"t", 1, 4, 777, 0) + bytes(64),
     "data beyond the end": b"GGUF" + struct.pack("<IQQQ1sIQIQ", 3, 1, 0, 1, b"t", 1, 4, 0, 2**40) + bytes(64),
+    "a split of many parts, as a list": b"GGUF"
+    + struct.pack("<IQQQ11sIIQ", 3, 0, 1, 11, b"split.count", 9, 0, 4)
+    + bytes(64),
     "a name that is not UTF-8": b"GGUF" + struct.pack("<IQQQ1sII", 3, 0, 1, 1, b"\xff", 4, 1) + bytes(64),
 }
 
@@ -110,6 +114,67 @@ def test_a_hostile_header_is_refused(tmp_path: Path, content: bytes) -> None:
     bad.write_bytes(content)
     with pytest.raises(BadGguf):
         gguf.read(bad)
+
+
+def test_a_header_that_claims_a_string_of_gigabytes_is_refused_before_memory_is_spent_on_it(tmp_path: Path) -> None:
+    bad, length = tmp_path / "sparse.gguf", 40 << 30
+    with bad.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQQ1sIQ", 3, 0, 1, 1, b"k", 8, length))
+        file.truncate(length + 4096)  # nothing of it lies on the disk
+    with pytest.raises(BadGguf, match="more than 256 MiB"):
+        gguf.read(bad)
+
+
+def u32() -> st.SearchStrategy[int]:
+    return st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 2, 8, 9, 2**31, 2**32 - 1])
+
+
+def u64() -> st.SearchStrategy[int]:
+    return st.integers(0, 2**64 - 1) | st.integers(0, 40) | st.sampled_from([2**31, 2**32, 2**62, 2**63, 2**64 - 1])
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> bytes:
+    """Of the right form, with any counts, types, shapes and offsets in it."""
+    names = st.sampled_from([b"a", b"general.alignment", b"split.count", b"general.architecture", b"\xff"])
+
+    def named() -> bytes:
+        name = draw(names)
+        return struct.pack("<Q", draw(st.just(len(name)) | u64())) + name
+
+    def value() -> bytes:
+        kind = draw(st.integers(0, 13))
+        if kind == 9:
+            return struct.pack("<IIQ", 9, draw(st.integers(0, 13)), draw(u64())) + draw(st.binary(max_size=40))
+        return struct.pack("<I", kind) + draw(st.binary(max_size=16))
+
+    def tensor() -> bytes:
+        count = draw(st.integers(0, 5) | u32())
+        shape = struct.pack(f"<{min(count, 6)}Q", *(draw(u64()) for _ in range(min(count, 6))))
+        return named() + struct.pack("<I", count) + shape + struct.pack("<IQ", draw(u32()), draw(u64()))
+
+    keys = [named() + value() for _ in range(draw(st.integers(0, 3)))]
+    tensors = [tensor() for _ in range(draw(st.integers(0, 3)))]
+    counts = [draw(st.just(len(each)) | u64()) for each in (tensors, keys)]
+    version = draw(st.sampled_from([2, 3, 4]))
+    tail = draw(st.binary(max_size=200))
+    return b"".join((b"GGUF", struct.pack("<IQQ", version, *counts), *keys, *tensors, tail))
+
+
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(headers())
+def test_a_header_of_any_counts_shapes_and_offsets_is_refused_or_stays_within_the_file(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "any.gguf"
+    path.write_bytes(content)
+    try:
+        tensors = list(gguf.read(path).tensors.values())
+    except BadGguf:
+        return
+    spans = sorted((each.offset, each.offset + each.nbytes) for each in tensors)
+    assert all(end <= len(content) for _, end in spans)
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_the_same_name_twice_is_refused(tmp_path: Path) -> None:
