@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from huigan.commands.frame import FAILED, agreed, errors, give_up, now, opened
+from huigan.commands.frame import FAILED, USAGE, agreed, errors, give_up, now, opened
 from huigan.operate import bases
 from huigan.serving.client import Ollama
 
@@ -32,6 +33,8 @@ def add(
     """Register what is served now as a release, with the 16-bit weights it came from, and let it answer."""
     path = Path(source).expanduser()
     is_file = path.suffix == ".gguf" or path.is_file()
+    if path.is_file():
+        _check_header(path)
     local = Path(weights).expanduser()
     parameters: dict[str, Any] = {"num_predict": num_predict} | ({"num_ctx": num_ctx} if num_ctx else {})
     serving = bases.Serving(template.read_text(encoding="utf-8") if template else None, system, parameters)
@@ -60,3 +63,15 @@ def add(
             except WeightsUnavailable as error:
                 give_up(f"The release answers; its weights are not here yet: {error}", FAILED)
             errors.print(f"Weights: {folder}")
+
+
+def _check_header(path: Path) -> None:
+    """Before Ollama loads it. What reads headers comes with the engine and the trainer, not with the bot alone."""
+    if importlib.util.find_spec("gguf") is None:
+        return
+    from huigan.llama import gguf
+
+    try:
+        gguf.read(path)
+    except gguf.BadGguf as error:
+        give_up(str(error), USAGE)

