@@ -13,6 +13,7 @@ from telegram.ext import ApplicationBuilder
 
 from bot.application import ALLOWED_UPDATES, USUAL, Intervals, build_application
 from bot.pace import TELEGRAMS, Limits
+from bot.secret import Secret
 from huigan.logs import WithoutSecrets
 from huigan.serving.client import AsyncOllama, Ollama
 from storage.db import Database
@@ -21,6 +22,9 @@ from storage.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 FOR_EVER = -1
+MOST_UPDATE_BYTES = 1 << 20  # the longest message with all its entities is a twentieth of that
+MOST_HEADER_BYTES = 1 << 14
+BODY_SECONDS = 30.0
 
 
 class BadToken(ValueError):
@@ -73,18 +77,28 @@ def run(
             application.run_polling(allowed_updates=ALLOWED_UPDATES, bootstrap_retries=FOR_EVER)
             return
         host, _, port = webhook.listen.rpartition(":")
+        _limit_webhook()
         application.run_webhook(
             listen=host,
             port=int(port),
             url_path=urlsplit(webhook.url).path,
             webhook_url=webhook.url,
-            secret_token=webhook.secret,
+            secret_token=Secret(webhook.secret),
             allowed_updates=ALLOWED_UPDATES,
             bootstrap_retries=FOR_EVER,
         )
     except InvalidToken:
         # Its text holds the token.
         raise BadToken(BadToken.__doc__) from None
+
+
+def _limit_webhook() -> None:
+    """A body is read before the library looks for the secret: nobody else's is worth memory or a connection."""
+    from tornado.httpserver import HTTPServer
+
+    HTTPServer.configure(
+        None, max_body_size=MOST_UPDATE_BYTES, max_header_size=MOST_HEADER_BYTES, body_timeout=BODY_SECONDS
+    )
 
 
 def _quieten(secrets: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Literal
 
+from huigan.texts.printable import printable
+
 LogFormat = Literal["text", "json"]
 
 NOISY = ("httpx", "httpcore", "apscheduler", "alembic")  # httpx would write the bot token: it is in its URLs
@@ -27,8 +29,7 @@ _about: ContextVar[Mapping[str, int | str] | None] = ContextVar("about", default
 def begin(form: LogFormat, secrets: Sequence[str]) -> None:
     """To stderr, from INFO on."""
     handler = logging.StreamHandler()
-    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if form == "json" else plain)
+    handler.setFormatter(JsonLines() if form == "json" else Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     handler.addFilter(WithoutSecrets(secrets))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in NOISY:
@@ -43,6 +44,14 @@ def about(**ids: int | str) -> Iterator[None]:
         yield
     finally:
         _about.reset(mark)
+
+
+class Lines(logging.Formatter):
+    """For people. Only what begins a record stands at the margin, and a terminal obeys nothing in it: names, errors and
+    other servers' words may hold anything."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record)).replace("\n", "\n    ")
 
 
 class JsonLines(logging.Formatter):
@@ -70,6 +79,9 @@ class WithoutSecrets(logging.Filter):
         self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
 
     def filter(self, record: logging.LogRecord) -> bool:
+        given = (record.args,) if isinstance(record.args, Mapping) else record.args or ()
+        if record.name.startswith("telegram") and any(isinstance(each, Mapping | list) for each in given):
+            record.args = ("<updates>",)  # that the library could not read, with what somebody wrote
         record.msg, record.args = self._blotted(record.getMessage()), ()
         if record.name == "telegram.ext" and record.exc_info and type(record.exc_info[1]).__name__ == "InvalidToken":
             record.exc_info = None  # it ends the process, in words of ours

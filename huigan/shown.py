@@ -12,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from huigan.texts.printable import printable
+
 Column = Callable[[Any], object]
 
 
@@ -37,13 +39,13 @@ def show_one(record: Any, *, as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in plain(record).items():
         nested = isinstance(value, (dict, list))
-        table.add_row(name, json.dumps(value, ensure_ascii=False, indent=1) if nested else cell(value))
+        table.add_row(name, cell(json.dumps(value, ensure_ascii=False, indent=1) if nested else value))
     Console(markup=False).print(table)
 
 
 def print_json(value: Any) -> None:
     """To standard output and nothing else there, so that it can be piped."""
-    print(json.dumps(value, ensure_ascii=False, indent=1))  # noqa: T201
+    print(printable(json.dumps(value, ensure_ascii=False, indent=1)))  # noqa: T201
 
 
 def plain(value: Any) -> Any:
@@ -62,4 +64,4 @@ def plain(value: Any) -> Any:
 def cell(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value.astimezone():%Y-%m-%d %H:%M}" if isinstance(value, datetime) else str(value)
+    return f"{value.astimezone():%Y-%m-%d %H:%M}" if isinstance(value, datetime) else printable(str(value))

@@ -29,6 +29,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from huigan.texts import locale_of, told
 from huigan.texts import text as words
+from huigan.texts.printable import printable
 from huigan.turns import feedback
 from huigan.turns.answering import Phase, View
 from huigan.turns.desk import Desk, Watched
@@ -352,7 +353,7 @@ def _user_name() -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    sys.stdout.write(printable(text))
     sys.stdout.flush()
 
 

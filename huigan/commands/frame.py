@@ -21,6 +21,7 @@ from huigan.serving.errors import ServingError
 from huigan.settings import BadSettings, Settings
 from huigan.terminal import locale_of_terminal
 from huigan.texts import told
+from huigan.texts.printable import printable
 from storage.db import BadDatabaseUrl, Database, connect
 from storage.migrations import NewerSchema, is_current
 from storage.recipe import BadRecipe, Recipe
@@ -45,7 +46,7 @@ def now() -> datetime:
 
 
 def give_up(message: str, code: int) -> NoReturn:
-    errors.print(message, style="red", soft_wrap=True)
+    errors.print(printable(message), style="red", soft_wrap=True)
     raise typer.Exit(code)
 
 

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from starlette.requests import ClientDisconnect
 
+from huigan.engine.errors import ApiError
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -21,16 +23,41 @@ def local_only(app: App) -> App:
 
     async def guarded(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         headers = dict(scope.get("headers", ()))
-        hosts = [f"//{headers.get(b'host', b'').decode('latin-1')}"]
-        if b"origin" in headers:
-            hosts.append(headers[b"origin"].decode("latin-1"))
-        if scope["type"] == "http" and not all(_is_local(host) for host in hosts):
-            await send({"type": "http.response.start", "status": 403, "headers": [(b"content-length", b"0")]})
-            await send({"type": "http.response.body", "body": b""})
+        host = f"//{headers.get(b'host', b'').decode('latin-1')}"
+        origin = headers.get(b"origin", b"http://localhost").decode("latin-1")
+        if scope["type"] == "http" and not (_is_local(host) and _is_of_this_machine(origin)):
+            await _refuse(send, 403)
         else:
             await app(scope, receive, send)
 
     return guarded
+
+
+def bounded(app: App, most_bytes: int, unbounded: str) -> App:
+    """Refuse bodies that are larger, but for paths that begin with `unbounded`: those are written as they come."""
+
+    async def guarded(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith(unbounded):
+            await app(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > most_bytes:
+                raise ApiError(413, f"http: request body too large, more than {most_bytes >> 20} MiB")
+            return message
+
+        await app(scope, counted, send)
+
+    return guarded
+
+
+async def _refuse(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
 
 
 def _is_local(url: str) -> bool:
@@ -42,6 +69,19 @@ def _is_local(url: str) -> bool:
     except ValueError:
         return False
     return address.is_loopback or address.is_private or address.is_unspecified
+
+
+def _is_of_this_machine(origin: str) -> bool:
+    """Whether a page from there may ask: not one of the network's other machines, nor one without an origin ("null"),
+    such as a frame that any page can make."""
+    try:
+        parts = urlsplit(origin)
+        host = (parts.hostname or "").lower()
+        if parts.scheme in ("http", "https") and (host == "localhost" or host.endswith(".localhost")):
+            return True
+        return parts.scheme in ("http", "https") and ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def cancel_on_disconnect(app: App) -> App:

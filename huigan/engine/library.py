@@ -92,7 +92,7 @@ class Library:
         for name in self._names():
             try:
                 found.append(self.tag(name))
-            except (ApiError, OSError, ValueError, KeyError) as error:
+            except (ApiError, OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
                 log.warning("tag %s is skipped: its manifest cannot be read (%s)", name, error)
         return sorted(found, key=lambda tag: (-tag.modified_at.timestamp(), tag.name))
 
@@ -254,8 +254,8 @@ class Library:
     def _collect(self, manifest: bytes) -> None:
         """Remove the blobs of a manifest that is gone, except those that others use."""
         try:
-            gone = list(_blob_names(json.loads(manifest)))
-        except (ValueError, KeyError):
+            gone = list(self._blob_names(json.loads(manifest)))
+        except (ApiError, ValueError, KeyError, TypeError):
             log.warning("a broken manifest was replaced or removed; its blobs stay until the next start")
             return
         self._remove_unused(gone)
@@ -263,7 +263,7 @@ class Library:
     def _remove_unused(self, blobs: Iterable[str]) -> None:
         try:
             used = self._used()
-        except (ValueError, KeyError) as error:
+        except (ApiError, ValueError, KeyError, TypeError) as error:
             log.warning("no blob is removed while a manifest cannot be read (%s): delete that tag", error)
             return
         for name in blobs:
@@ -273,12 +273,12 @@ class Library:
 
     def _used(self) -> set[str]:
         manifests = (json.loads(self._path(name).read_bytes()) for name in self._names())
-        return {name for manifest in manifests for name in _blob_names(manifest)}
+        return {name for manifest in manifests for name in self._blob_names(manifest)}
 
-
-def _blob_names(manifest: Manifest) -> Iterator[str]:
-    for layer in (manifest["config"], *manifest["layers"]):
-        yield layer["digest"].replace(":", "-")
+    def _blob_names(self, manifest: Manifest) -> Iterator[str]:
+        """Raises ApiError for what is no digest: a manifest that others wrote must not name files elsewhere."""
+        for layer in (manifest["config"], *manifest["layers"]):
+            yield self.blob(layer["digest"]).name
 
 
 def _parse_template(source: str) -> None:

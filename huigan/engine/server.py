@@ -18,6 +18,7 @@ from huigan.engine.runners import Runners
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 3
+_MOST_BODY_BYTES = 32 << 20  # far more than any context holds; only blobs are larger, and go to the disk
 _UNLIMITED_CORES = 1 << 16
 
 
@@ -38,7 +39,9 @@ def serve(
     runners = Runners(
         max_loaded=max_loaded, parallel=parallel, max_queue=max_queue, keep_alive_seconds=keep_alive_seconds
     )
-    api: guard.App = guard.cancel_on_disconnect(app.build(library, runners, threads or physical_cores()))
+    api: guard.App = guard.cancel_on_disconnect(
+        guard.bounded(app.build(library, runners, threads or physical_cores()), _MOST_BODY_BYTES, "/api/blobs/")
+    )
     if is_loopback(host):
         api = guard.local_only(api)
     # httpx writes a line a token at INFO.

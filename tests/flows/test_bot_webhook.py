@@ -3,7 +3,9 @@ is told with its fix."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import operator
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bot.main import MOST_HEADER_BYTES, MOST_UPDATE_BYTES
+from bot.secret import Secret
 from storage.db import Database
 from tests.bot.running import REPOSITORY, SECRET, World, free_port, world
 
@@ -42,6 +46,44 @@ def test_updates_come_by_webhook_with_the_secret_and_survive_a_kill(here: World)
     here.start()
     here.said("You said: 还在吗")
     assert here.stop() == 0
+
+
+def test_whatever_is_posted_to_the_webhook_harms_nothing(here: World) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    url, secret = f"http://{listen}/telegram", {"X-Telegram-Bot-Api-Secret-Token": SECRET}
+    here.start(webhook={"url": url, "secret": SECRET, "listen": listen})
+    json_type = {"Content-Type": "application/json"}
+    for guess in ("", SECRET[:-1], SECRET + "x", SECRET.upper(), "é" * len(SECRET)):
+        header = {"X-Telegram-Bot-Api-Secret-Token": guess.encode()}
+        assert httpx.post(url, content=b"{}", headers=json_type | header).status_code == 403, guess
+    assert httpx.post(url, content=b"{}", headers=secret).status_code == 403, "what is no JSON by its own word"
+    absurd = (
+        b"", b"[", b"null", b"[]", b"3", b"\xff", b"[" * 100_000, b'{"update_id": 1e999}', b'{"update_id": "x"}',
+        b'{"update_id": 5, "message": []}', b'{"update_id": 6, "message": {"text": 3}}', b'{"update_id": null}',
+        b'{"update_id": 99999999999999999999999}', b'{"update_id": 7, "callback_query": {"id": {}}}',
+    )  # fmt: skip
+    for content in absurd:
+        assert httpx.post(url, content=content, headers=json_type | secret).status_code < 600, content[:40]
+    for content, header in ((b" " * (MOST_UPDATE_BYTES + 1), {}), (b"{}", {"X-Long": "x" * MOST_HEADER_BYTES})):
+        with contextlib.suppress(httpx.TransportError):  # the connection is closed on it
+            answer = httpx.post(url, content=content, headers=json_type | secret | header)
+            assert answer.status_code in {400, 413, 431}
+    assert here.rows("message") == []
+    here.says("还在吗")
+    here.said("You said: 还在吗")
+    assert here.stop() == 0
+
+
+@pytest.mark.parametrize("other", ["", "a-secre", "a-secret-", "A-SECRET", "é", "\ud800", None, 3])
+def test_a_secret_equals_itself_alone_from_either_side(other: object) -> None:
+    secret = Secret("a-secret")
+    for one, two in ((secret, other), (other, secret)):
+        assert not operator.eq(one, two)
+        assert operator.ne(one, two)
+    for one, two in ((secret, "a-secret"), ("a-secret", secret)):
+        assert operator.eq(one, two)
+        assert not operator.ne(one, two)
+    assert len({secret, "a-secret"}) == 1
 
 
 def test_a_token_that_telegram_does_not_know_ends_the_bot_with_the_fix_and_without_the_token(here: World) -> None:

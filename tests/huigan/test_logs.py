@@ -104,3 +104,28 @@ def test_as_a_process_it_writes_to_stderr_and_keeps_what_is_noisy_down(form: str
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     [line] = done.stderr.splitlines()
     assert (line.startswith(begins), "known <secret>" in line, done.stdout) == (True, True, "")
+
+
+def test_for_people_only_what_begins_a_record_stands_at_the_margin_and_nothing_moves_a_cursor() -> None:
+    stream = StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logs.Lines("%(levelname)s %(message)s"))
+    log = logging.getLogger("huigan.test.lines")
+    log.handlers, log.propagate = [handler], False
+    try:
+        raise ValueError("no\r\nINFO forged in an error")
+    except ValueError:
+        log.exception("Ollama said %s", "\x1b]0;title\x07\x1b[2J\nINFO forged\u202e")
+    written = stream.getvalue()
+    assert [line for line in written.splitlines() if not line.startswith("    ")] == [written.splitlines()[0]]
+    assert "\x1b" not in written
+    assert "\u202e" not in written
+    assert "Ollama said \\u001b]0;title\\u0007" in written
+
+
+@pytest.mark.parametrize("given", [({"message": {"text": "a private word"}},), ([{"text": "a private word"}],)])
+def test_updates_that_the_library_could_not_read_are_not_in_the_log(heard: Heard, given: tuple[object]) -> None:
+    record = logging.LogRecord("telegram.ext.Updater", logging.CRITICAL, "", 0, "Received data was: %r", given, None)
+    heard.log.handle(record)
+    [line] = heard.lines
+    assert line["message"] == "Received data was: '<updates>'"

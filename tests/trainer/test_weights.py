@@ -137,7 +137,7 @@ def test_progress_is_told_in_bytes(tiny: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\x03\x04" + b"\0" * 100, b"GGUF\x03\0\0\0" + b"\xff" * 64])
 def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.gguf").write_bytes(content)
-    with pytest.raises(WeightsUnavailable, match="to be a GGUF|not a sound GGUF"):
+    with pytest.raises(WeightsUnavailable, match=r"to be a GGUF|not a sound GGUF"):
         local_weights(str(tmp_path / "bad.gguf"), tmp_path / "data")
     assert list((tmp_path / "data").rglob("*.safetensors")) == []
 

@@ -126,6 +126,19 @@ def test_a_broken_manifest_hides_its_tag_and_keeps_every_blob(library: Library, 
     assert model.replace(":", "-") in blobs(tmp_path)
 
 
+def test_a_manifest_that_names_files_elsewhere_removes_none_of_them(library: Library, tmp_path: Path) -> None:
+    other = tmp_path / "mine.txt"
+    other.write_text("kept")
+    path = tmp_path / "manifests" / name("evil:1").path
+    path.parent.mkdir(parents=True)
+    hostile = {"config": {"digest": "../mine.txt"}, "layers": [{"digest": str(other)}]}
+    for manifest in (hostile, {"config": [], "layers": 3}, {"config": {"digest": 3}, "layers": []}, [], None):
+        path.write_text(json.dumps(manifest))
+        assert library.tags() == []
+        library.delete(name("evil:1"))
+        assert other.read_text() == "kept"
+
+
 @pytest.mark.parametrize("kept", [0, 3, 24, 200_000, 90_000_000])
 def test_a_truncated_gguf_makes_no_tag(library: Library, smollm2_gguf: Path, kept: int) -> None:
     digest = keep(library, smollm2_gguf.read_bytes()[:kept])

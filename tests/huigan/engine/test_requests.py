@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from huigan.engine import bodies, names, options
 from huigan.engine.errors import ApiError
-from huigan.engine.guard import _is_local
+from huigan.engine.guard import _is_local, _is_of_this_machine, bounded, local_only
 
 FIELDS = {"model": bodies.STRING, "stream": bodies.BOOL, "n": bodies.INT, "messages": bodies.MESSAGES}
 
@@ -190,3 +192,79 @@ def test_a_local_host_is_let_through(url: str) -> None:
 )
 def test_a_foreign_host_is_not(url: str) -> None:
     assert not _is_local(url)
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:8080", "http://a.localhost"]
+)
+def test_a_page_of_this_machine_may_ask(origin: str) -> None:
+    assert _is_of_this_machine(origin)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "null",
+        "",
+        "file://",
+        "http://",
+        "http://192.168.1.7",
+        "http://nas.local",
+        "http://[oops",
+        "https://localhost.evil",
+    ],
+)
+def test_a_frame_without_an_origin_and_a_page_of_another_machine_may_not(origin: str) -> None:
+    assert not _is_of_this_machine(origin)
+
+
+async def answered(app: Any, path: str, headers: dict[str, str], *parts: bytes) -> tuple[int, bytes]:
+    """Status and body of what a plain ASGI app answers to a request whose body comes in parts."""
+    sent: list[Any] = []
+    left = list(parts)
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": left.pop(0) if left else b"", "more_body": bool(left)}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(each.get("body", b"") for each in sent[1:])
+
+
+async def reading(scope: Any, receive: Any, send: Any) -> None:
+    """Reads its body whole and says how long it was."""
+    request = Request(scope, receive)
+    await PlainTextResponse(str(len(await request.body())))(scope, receive, send)
+
+
+async def test_a_body_that_is_too_long_is_not_kept_whatever_its_header_says() -> None:
+    app = bounded(reading, 10, "/api/blobs/")
+    assert await answered(app, "/api/chat", {}, b"12345", b"67890") == (200, b"10")
+    with pytest.raises(ApiError, match="too large") as refused:
+        await answered(app, "/api/chat", {"content-length": "1"}, b"12345", b"67890", b"1")
+    assert refused.value.status == 413
+    assert await answered(app, "/api/blobs/x", {}, b"12345", b"67890", b"1") == (200, b"11")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "127.0.0.1:11434"}, 200),
+        ({}, 200),  # no browser leaves it out
+        ({"host": "localhost", "origin": "http://localhost:3000"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1", "origin": "null"}, 403),
+        ({"host": "127.0.0.1", "origin": "http://192.168.1.7"}, 403),
+    ],
+)
+async def test_what_a_page_elsewhere_has_a_browser_send_is_refused(headers: dict[str, str], status: int) -> None:
+    assert (await answered(local_only(reading), "/api/chat", headers))[0] == status

@@ -135,8 +135,9 @@ def with_code(tiny_folder: Path, tmp_path: Path) -> Path:
     """Weights with a tokenizer of their own, which leaves a file `ran` wherever its code is run."""
     folder = tmp_path / "with_code"
     shutil.copytree(tiny_folder, folder)
-    ran = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nfrom transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast): pass\n"
-    (folder / "own.py").write_text(ran)
+    ran = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+    own = "from transformers import PreTrainedTokenizerFast\nclass Own(PreTrainedTokenizerFast): pass\n"
+    (folder / "own.py").write_text(ran + own)
     (folder / "pytorch_model.bin").write_bytes(b"a pickle")
     for name, key in (("tokenizer_config.json", "AutoTokenizer"), ("config.json", "AutoConfig")):
         told = json.loads((folder / name).read_text()) | {"auto_map": {key: ["own.Own", None]}}
