@@ -70,6 +70,9 @@ def words(notice: Notice, locale: str) -> str:
         params["reason"] = told(locale, "error", str(error.get("code", "internal")), error)
     elif isinstance(error, str):
         params["reason"] = told(locale, "error", error)
+    if condition := params.get("condition"):
+        params["what"] = told(locale, "condition", str(condition), params)
+        params["name"] = told(locale, "condition", f"{condition}_name", params)
     return told(locale, "notice", notice.code, params)
 
 

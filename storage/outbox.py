@@ -53,6 +53,13 @@ def count_unsent(session: Session, *, but: Sequence[str] = ()) -> int:
     return session.scalar(query.where(outbox.c.code.not_in(but)) if but else query) or 0
 
 
+def unsent_since(session: Session, *, but: Sequence[str] = ()) -> datetime | None:
+    """When the oldest of them was put."""
+    query = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None), outbox.c.code.not_in(but))
+    since: datetime | None = session.scalar(query)
+    return since
+
+
 def count_by_fate(session: Session, key_prefix: str) -> dict[str, int]:
     """Of the notices whose key begins so: how many are `unsent`, `sent`, or why they never reached their user."""
     found = session.execute(

@@ -171,5 +171,11 @@ def count_asked(session: Session, user_id: int, since: datetime) -> int:
     return session.scalar(query) or 0
 
 
+def waiting_since(session: Session) -> datetime | None:
+    """When the one was asked that waits longest to be opened."""
+    since: datetime | None = session.scalar(select(func.min(turn.c.asked_at)).where(turn.c.state == TurnState.WAITING))
+    return since
+
+
 def count_unclosed(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(turn).where(turn.c.state.in_(UNCLOSED))) or 0

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import importlib.util
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ import typer
 from huigan import settings as environment
 from huigan.commands import backups
 from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
-from huigan.health.rounds import beside
+from huigan.commands.tending import Act, tended
 from huigan.operate import settable, tags
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.settings import BadSettings, Settings
@@ -112,18 +111,19 @@ def bot() -> None:
             secret = chosen.telegram_webhook_secret.get_secret_value()
             webhook = Webhook(chosen.telegram_webhook_url, secret, chosen.telegram_webhook_listen)
         try:
-            run(
-                chosen.telegram_bot_token.get_secret_value(),
-                base_url=chosen.telegram_base_url,
-                base_file_url=chosen.telegram_base_file_url,
-                local_mode=chosen.telegram_local_mode,
-                webhook=webhook,
-                db=db,
-                ollama_host=chosen.ollama_host,
-                recipe=lambda: recipe_for(chosen, db, ""),
-                home=chosen.home,
-                admins=chosen.admins,
-            )
+            with tended(chosen, db):
+                run(
+                    chosen.telegram_bot_token.get_secret_value(),
+                    base_url=chosen.telegram_base_url,
+                    base_file_url=chosen.telegram_base_file_url,
+                    local_mode=chosen.telegram_local_mode,
+                    webhook=webhook,
+                    db=db,
+                    ollama_host=chosen.ollama_host,
+                    recipe=lambda: recipe_for(chosen, db, ""),
+                    home=chosen.home,
+                    admins=chosen.admins,
+                )
         except BadToken as error:
             give_up(str(error), USAGE)
 
@@ -146,13 +146,13 @@ def schedules() -> None:
         )
         plan.recipe()  # a wrong one is named before anything starts
         try:
-            with beside(*_nightly(chosen, db)):
+            with tended(chosen, db, *_nightly(chosen, db)):
                 main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
         except BadCron as error:
             give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
 
 
-def _nightly(chosen: Settings, db: Database) -> list[tuple[float, Callable[[], object]]]:
+def _nightly(chosen: Settings, db: Database) -> list[Act]:
     from huigan.operate.cron import zone_of
     from schedules import nightly
 
@@ -178,7 +178,8 @@ def trainer() -> None:
         said = {"unload_idle": chosen.unload_idle, "card_wait_minutes": chosen.card_wait_minutes}
         environment = {name: value for name, value in said.items() if value is not None}
         db.write(settable.tell, "trainer", {"environment": environment}, now())
-        supervisor.main(db, command, chosen.home / "logs")
+        with tended(chosen, db):
+            supervisor.main(db, command, chosen.home / "logs")
 
 
 def train(

@@ -27,8 +27,8 @@ NOT_SIMPLIFIED = (
 AS_IT_STANDS = """
     Ollama Telegram GGUF SFT DPO ORPO KTO FlashAttention CPU GB GiB UTC UTF JPEG PNG JSON txt md csv Ctrl C D F
     huigan base add trainer schedules pip install weights template cron
-    up backup apt postgresql client PostgreSQL MB force
     auto sft dpo kto orpo dry default admin replay start tune processes patience wrong language long unsafe other
+    up backup apt postgresql client PostgreSQL MB force chrony OLLAMA HOST
 """
 # One row of two or three (bot.keyboards, bot.broadcast, bot.people); a three's may also bear a tick.
 IN_TWOS = (

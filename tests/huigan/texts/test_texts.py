@@ -21,6 +21,7 @@ OF_DATA = {
     "act", "broadcast", "needed", "role", "error", "file", "refusal", "notice", "gate", "schedule", "stage",
     "state", "reason", "command", "report", "demo",
     "while_training", "dropped", "backup", "setting", "origin", "waits",
+    "condition",
 }  # fmt: skip
 
 
@@ -78,6 +79,7 @@ def test_no_code_has_words_that_nothing_says() -> None:
     said = set(_literals()) | {state.value for state in RunState} | {reason.value for reason in Reason}
     said |= {act.replace(".", "_") for act in said if re.fullmatch(r"[a-z]+\.[a-z_]+", act)}  # as /audit tells them
     said |= {f"{kind}_lost" for kind in KINDS}  # put together in trainer.gate
+    said |= {f"{each}_name" for each in said}  # of conditions, put together in bot.notices
     # Put together in huigan.operate.
     said |= {f"run_{state.lower()}" for state in RunState} | {"release_promote", "release_rollback"}
     unsaid = {

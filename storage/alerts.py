@@ -1,0 +1,71 @@
+"""What is wrong with the whole right now, and whether admins have been told. Knows neither conditions nor words.
+
+A row of `setting` each, for as long as it is wrong: what was told is in the outbox for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage.records import Setting
+from storage.rows import add_once
+from storage.tables import setting
+
+PREFIX = "alert:"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """`code` and `params` say what is wrong; `key` tells two of one code apart (the disks of two machines)."""
+
+    key: str
+    code: str
+    seen_at: datetime
+    params: Mapping[str, Any] = field(default_factory=dict)
+    told_at: datetime | None = None  # last
+    gone_at: datetime | None = None  # since when it is not seen any more
+
+
+def standing(session: Session) -> list[Alert]:
+    """Oldest first."""
+    rows = session.execute(select(setting.c.value).where(setting.c.key.startswith(PREFIX, autoescape=True))).scalars()
+    return sorted(map(_alert, rows), key=lambda each: each.seen_at)
+
+
+def take(session: Session, key: str) -> Alert | None:
+    """The one of that key; no other writes it until this transaction ends."""
+    found = session.execute(select(setting.c.value).where(setting.c.key == PREFIX + key).with_for_update()).scalar()
+    return None if found is None else _alert(found)
+
+
+def begin(session: Session, alert: Alert) -> bool:
+    """False where another process was first."""
+    row = {"key": PREFIX + alert.key, "value": _plain(alert), "set_at": alert.seen_at}
+    return add_once(session, Setting, setting, **row) is not None
+
+
+def keep(session: Session, alert: Alert, at: datetime) -> None:
+    known = sql_update(setting).where(setting.c.key == PREFIX + alert.key)
+    session.execute(known.values(value=_plain(alert), set_at=at))
+
+
+def end(session: Session, key: str) -> None:
+    session.execute(delete(setting).where(setting.c.key == PREFIX + key))
+
+
+def _plain(alert: Alert) -> dict[str, Any]:
+    times = {name: getattr(alert, name) for name in ("seen_at", "told_at", "gone_at")}
+    said = {"key": alert.key, "code": alert.code, "params": dict(alert.params)}
+    return said | {name: at.isoformat() if at else None for name, at in times.items()}
+
+
+def _alert(told: Mapping[str, Any]) -> Alert:
+    times = {name: datetime.fromisoformat(told[name]) if told[name] else None for name in ("told_at", "gone_at")}
+    return Alert(told["key"], told["code"], datetime.fromisoformat(told["seen_at"]), told["params"], **times)
