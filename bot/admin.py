@@ -18,7 +18,7 @@ from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 from bot.locales import Locales
 from bot.places import Spot, place_of, speaker_of, spot_of
 from bot.screen import Screen
-from bot.status import status, time_of
+from bot.status import marked, status, time_of
 from huigan.operate import releases as operate_releases
 from huigan.operate import runs as operate_runs
 from huigan.operate.refusals import Refusal
@@ -26,7 +26,7 @@ from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import text, told
 from huigan.turns.opening import meet
-from storage import artefacts, deployments, gpu, releases, runs, settings
+from storage import artefacts, deployments, gpu, holdings, releases, runs, settings
 from storage.db import Database
 from storage.records import Release, RunState, User
 
@@ -181,7 +181,9 @@ def _releases(session: Session, locale: str) -> str:
             code = "admin.release_line_awaiting"
         elif each.id == before:
             code = "admin.release_line_before"
-        lines.append(text(locale, code, release=each.id, tag=each.tag, made=time_of(each.created_at)))
+        line = text(locale, code, release=each.id, tag=each.tag, made=time_of(each.created_at))
+        mark = marked(holdings.of_release(session, each.id), locale)
+        lines.append(f"{line} · {mark}" if mark else line)
     return "\n".join(lines)
 
 

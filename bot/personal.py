@@ -198,7 +198,7 @@ def _forgotten(session: Session, external_id: str, at: datetime) -> Forgotten | 
     user = users.find(session, CHANNEL, external_id)
     if user is None:
         return Forgotten(0, 0, 0, ())
-    gone = forget(session, user.id)
+    gone = forget(session, user.id, at)
     if isinstance(gone, Forgotten):
         audit.record(session, user.id, "user.forget", at)
     return gone

@@ -22,7 +22,7 @@ from bot.places import Spot, speaker_of, spot_of
 from bot.screen import Screen
 from bot.showing import Shows
 from huigan.texts import text, told
-from huigan.turns import feedback
+from huigan.turns import feedback, withdrawal
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Refusal, Speaker, answer_again
 from storage import answers, chats, messages, showings, updates, users
@@ -321,4 +321,4 @@ def _compared(
 
 def _decided(session: Session, pressed: Pressed, is_agreed: bool, at: datetime) -> User:
     user = _user(session, pressed, at)
-    return users.consent(session, user.id, at) if is_agreed else users.decline(session, user.id, at)
+    return users.consent(session, user.id, at) if is_agreed else withdrawal.decline(session, user.id, at)

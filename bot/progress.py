@@ -12,11 +12,11 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from bot import scorecards
-from bot.status import time_of
+from bot.status import marked, time_of
 from huigan.operate import workers
 from huigan.texts import text, told
-from storage import artefacts, datasets, gpu, releases, run_points, runs, users
-from storage.records import Artefact, Dataset, Release, Run, RunPoint, RunState
+from storage import artefacts, datasets, gpu, holdings, releases, run_points, runs, users
+from storage.records import Artefact, Dataset, Holding, Release, Run, RunPoint, RunState
 
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE, BAR = 24, 12
@@ -32,6 +32,7 @@ class Account:
     release: Release | None
     trainer_lives: bool
     decided_by: str | None  # whoever promoted or rejected it; None: nobody has, or it needed nobody
+    held: Holding | None = None  # that somebody took back what it learnt
 
     @property
     def is_over(self) -> bool:
@@ -50,6 +51,7 @@ def account(session: Session, run_id: int, at: datetime) -> Account:
         releases.of_artefact(session, artefact.id) if artefact else None,
         workers.is_alive(session, at),
         _decided_by(session, run),
+        holdings.of_run(session, run_id),
     )
 
 
@@ -148,6 +150,8 @@ def _going(known: Account, locale: str, at: datetime) -> Iterator[str]:
 def _ended(known: Account, locale: str) -> Iterator[str]:
     run = known.run
     yield outcome(known, locale)
+    if known.held is not None:
+        yield marked(known.held, locale)
     if run.error:
         code = str(run.error.get("code", "internal"))
         yield told(locale, "error", code, run.error)

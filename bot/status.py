@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import cron, workers
 from huigan.texts import text, told
-from storage import deployments, ratings, runs, settings, turns
-from storage.records import Run, RunState, TurnState
+from storage import deployments, holdings, ratings, runs, settings, turns
+from storage.records import Holding, Run, RunState, TurnState
 
 DECISION_KEY = "schedule_decision"  # where schedules leaves its newest one
 LATE = timedelta(minutes=5)  # schedules looks every half minute
@@ -40,7 +40,16 @@ def _live(session: Session, locale: str) -> str:
     if live is None:
         return text(locale, "admin.status_no_live")
     since = time_of(live.deployment.since_at)
-    return text(locale, "admin.status_live", release=live.release.id, tag=live.release.tag, since=since)
+    line = text(locale, "admin.status_live", release=live.release.id, tag=live.release.tag, since=since)
+    mark = marked(holdings.of_release(session, live.release.id), locale)
+    return f"{line} · {mark}" if mark else line
+
+
+def marked(held: Holding | None, locale: str) -> str:
+    """That somebody took back what it learnt; nothing where nobody did."""
+    if held is None:
+        return ""
+    return text(locale, "admin.holds_withdrawn") if held.withdrawn_at is None else text(locale, "admin.is_withdrawn")
 
 
 def _turns(session: Session, locale: str) -> str:

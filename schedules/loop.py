@@ -18,10 +18,10 @@ from typing import Any
 from apscheduler.schedulers.background import BackgroundScheduler
 from sqlalchemy.orm import Session
 
-from huigan.operate import cron, feedback, quiet, settable, timetable, workers
+from huigan.operate import cron, feedback, quiet, settable, timetable, withdrawals, workers
 from huigan.operate import runs as operate
 from huigan.operate.recipes import NoSuchRecipe
-from schedules import policy
+from schedules import policy, rebuild
 from storage import deployments, runs, settings, updates
 from storage.complaints import BadRecipe
 from storage.db import Database
@@ -155,7 +155,10 @@ def judged(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> tuple[
     except (cron.BadCron, cron.BadZone, quiet.BadHours) as error:
         return _told_wrong("bad_schedule", error), None
     known = facts(session, recipe.lane, at)
-    return policy.decide(known, read.bars, read.next_firing, read.quiet_until), found["zone"]
+    usual = policy.decide(known, read.bars, read.next_firing, read.quiet_until)
+    by_night = read.next_firing or cron.firings(rebuild.NIGHTLY, timetable.zone_named(found["zone"]))
+    asked_at = withdrawals.rebuild_asked_at(session, recipe.lane)
+    return rebuild.decide(usual, known, asked_at, by_night), found["zone"]
 
 
 def _enqueued(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> policy.Decision:

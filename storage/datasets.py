@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from storage.records import Dataset, Lineage
 from storage.rows import add as add_row
-from storage.rows import every, first
+from storage.rows import batches, chunks, every, first
 from storage.tables import dataset, dataset_example
 
 
@@ -64,6 +64,30 @@ def of_run(session: Session, run_id: int) -> Dataset | None:
     return first(
         session, Dataset, select(dataset).where(dataset.c.run_id == run_id).order_by(dataset.c.id.desc()).limit(1)
     )
+
+
+def run_ids(session: Session, dataset_ids: Iterable[int]) -> list[int]:
+    """The runs that were trained on them."""
+    found: set[int] = set()
+    for ids in batches(dataset_ids):
+        query = select(dataset.c.run_id).where(dataset.c.id.in_(ids), dataset.c.run_id.is_not(None))
+        found.update(session.scalars(query))
+    return sorted(found)
+
+
+def get(session: Session, dataset_id: int) -> Dataset:
+    """Raises LookupError."""
+    found = first(session, Dataset, select(dataset).where(dataset.c.id == dataset_id))
+    if found is None:
+        raise LookupError(f"data set {dataset_id} is unknown")
+    return found
+
+
+def forget(session: Session, dataset_id: int, examples: Iterable[str]) -> None:
+    """They are in none of its files any more."""
+    of_it = delete(dataset_example).where(dataset_example.c.dataset_id == dataset_id)
+    for some in chunks(examples):
+        session.execute(of_it.where(dataset_example.c.example.in_(some)))
 
 
 def newest(session: Session, limit: int = 20) -> list[Dataset]:

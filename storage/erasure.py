@@ -1,6 +1,6 @@
 """Takes one person's words out of every table, in the order in which the tables point at each other.
 
-Data sets and releases that were made with them are files and stay as they are; their rows lose the link.
+Rows that others need lose the link. What data sets and releases hold is `huigan.turns.withdrawal`'s to mark.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def erase(session: Session, user_id: int, external_id: str) -> Mapping[str, int]
         (t.turn, t.turn.c.message_id.in_(said)),
         (t.attachment, t.attachment.c.message_id.in_(said)),
         (t.message, t.message.c.user_id == user_id),
+        (t.run_card, t.run_card.c.user_id == user_id),
         (t.outbox, t.outbox.c.user_id == user_id),
         (t.update, t.update.c.key.endswith(f":{external_id}") & t.update.c.handled_at.is_not(None)),
     )

@@ -371,6 +371,30 @@ class Lineage:
 
 
 @dataclass(frozen=True)
+class DatasetCopy:
+    """Where the files of a data set lie: on which disk, by the name that it has in its HUIGAN_HOME, and in which
+    folder. A disk without a name is one of a time when none had any."""
+
+    id: int
+    dataset_id: int
+    disk: str
+    path: str
+    made_at: datetime
+    cleared_at: datetime | None  # when its files last lost what was taken back
+
+
+@dataclass(frozen=True)
+class Holding:
+    """That what a run has learnt holds words which somebody has taken back. It never ceases to be so."""
+
+    id: int
+    run_id: int
+    since_at: datetime
+    asked_at: datetime  # when somebody last took back something that is in it
+    withdrawn_at: datetime | None  # when its release was taken out of Ollama for that
+
+
+@dataclass(frozen=True)
 class Run:
     id: int
     lane: str
@@ -387,6 +411,7 @@ class Run:
     cancel_asked_at: datetime | None
     error: Mapping[str, Any] | None  # {"code": …, params}
     artefact_id: int | None
+    continues_run_id: int | None  # the run whose adapter it went on from
     queued_at: datetime
     started_at: datetime | None
     ended_at: datetime | None

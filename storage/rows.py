@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 R = TypeVar("R")
+N = TypeVar("N", int, str)
 
 IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
 
@@ -31,7 +32,12 @@ def every(session: Session, kind: type[R], query: Executable) -> list[R]:
 
 def batches(ids: Iterable[int]) -> Iterator[list[int]]:
     """Ids in ascending order, each once, as many at a time as one query may name."""
-    ordered = sorted(set(ids))
+    return chunks(ids)
+
+
+def chunks(names: Iterable[N]) -> Iterator[list[N]]:
+    """As `batches`, of whatever rows are named by."""
+    ordered = sorted(set(names))
     for start in range(0, len(ordered), IDS_A_QUERY):
         yield ordered[start : start + IDS_A_QUERY]
 

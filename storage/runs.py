@@ -183,6 +183,11 @@ def release_worker(
     )
 
 
+def go_on_from(session: Session, run_id: int, attempt: int, before: int) -> Run | None:
+    """Its adapter is the other run's, with what it adds. None as for `beat`."""
+    return _touch(session, run_id, attempt, continues_run_id=before)
+
+
 def get(session: Session, run_id: int) -> Run:
     """Raises LookupError."""
     found = first(session, Run, select(run).where(run.c.id == run_id))

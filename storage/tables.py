@@ -435,6 +435,8 @@ run = Table(
     _at("cancel_asked_at", nullable=True),
     _json("error", nullable=True),
     _to("artefact", "artefact_id", nullable=True),
+    # No foreign key, for SQLite adds none to a table that is there.
+    Column("continues_run_id", BigInteger().with_variant(Integer, "sqlite")),
     _at("queued_at"),
     _at("started_at", nullable=True),
     _at("ended_at", nullable=True),
@@ -519,6 +521,41 @@ dataset_example = Table(
     Column("split", String(16), nullable=False),
     _to("rating", "rating_id", nullable=True),
     _to("comparison", "comparison_id", nullable=True),
+    **_SQLITE,
+)
+
+dataset_person = Table(
+    "dataset_person",
+    metadata,
+    _id(),
+    _to("dataset", "dataset_id"),
+    Column("example", String(64), nullable=False),
+    _to("user", "user_id", nullable=True),
+    _at("withdrawn_at", nullable=True),
+    **_SQLITE,
+)
+
+dataset_copy = Table(
+    "dataset_copy",
+    metadata,
+    _id(),
+    _to("dataset", "dataset_id"),
+    Column("disk", String(64), nullable=False),
+    Column("path", Text, nullable=False),
+    _at("made_at"),
+    _at("cleared_at", nullable=True),
+    UniqueConstraint("dataset_id", "disk", "path"),
+    **_SQLITE,
+)
+
+holding = Table(
+    "holding",
+    metadata,
+    _id(),
+    Column("run_id", BigInteger().with_variant(Integer, "sqlite"), ForeignKey("run.id"), nullable=False, unique=True),
+    _at("since_at"),
+    _at("asked_at"),
+    _at("withdrawn_at", nullable=True),
     **_SQLITE,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -9,8 +10,10 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from storage.records import ADMIN_ROLES, Role, User
-from storage.rows import add_once, every, first
+from storage.rows import add_once, batches, every, first
 from storage.tables import turn, user
+
+SIMULATED = "simulated"  # the channel of people who are programs: they have nothing to agree to
 
 
 def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
@@ -61,6 +64,17 @@ def lock(session: Session, user_id: int) -> None:
     """Until this transaction ends, nobody else who locks them goes on. Rows that name them may be added all the same:
     with those that two transactions have added before, a stronger lock would be a deadlock."""
     session.execute(select(user.c.id).where(user.c.id == user_id).with_for_update(key_share=True))
+
+
+def lock_unwilling(session: Session, user_ids: Iterable[int]) -> list[int]:
+    """Those of them who are people and do not agree to be learnt from; none of all of them changes that until this
+    transaction ends."""
+    found: list[int] = []
+    for ids in batches(user_ids):
+        chosen = select(user).where(user.c.id.in_(ids)).order_by(user.c.id).with_for_update(read=True)
+        met = every(session, User, chosen)
+        found += [each.id for each in met if each.consented_at is None and each.channel != SIMULATED]
+    return found
 
 
 def lock_admins(session: Session) -> list[User]:

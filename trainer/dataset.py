@@ -19,11 +19,24 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from huigan.turns import history
-from storage import answers, artefacts, chats, comparisons, datasets, messages, ratings, releases, turns, users
+from huigan.turns import history, withdrawal
+from storage import (
+    answers,
+    artefacts,
+    chats,
+    comparisons,
+    dataset_copies,
+    dataset_people,
+    datasets,
+    messages,
+    ratings,
+    releases,
+    turns,
+    users,
+)
 from storage.db import Database
 from storage.recipe import Recipe, Stage
-from storage.records import Answer, Comparison, Lineage, Message, Rating
+from storage.records import Answer, Comparison, Dataset, Lineage, Message, Rating
 from trainer import examples, replay, statistics
 from trainer.examples import Selection
 from trainer.feedback import SPLITS, TASK_OF, TASKS, Exchange, Feedback, Regeneration, Split, Task, digest
@@ -48,8 +61,9 @@ class Built:
     counts: dict[str, Any]
 
 
-def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, run_id: int | None = None) -> Built:
-    """Write what a run of `recipe` would be trained on to `folder`. Raises BadReplay and FolderTaken."""
+def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, disk: str, run_id: int | None = None) -> Built:
+    """Write what a run of `recipe` would be trained on to `folder`, which is on `disk`. Raises BadReplay and
+    FolderTaken."""
     watermarks, feedback = db.read(gather, recipe)
     mixed_in = replay.read(recipe.data.replay, recipe.system.text)
     selection = examples.select(feedback, recipe.data, recipe.seed)
@@ -58,18 +72,42 @@ def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, run_id: i
     stages = examples.choose_stages(selection, recipe)
     write(folder, selection, mixed_in.controls, manifest(selection, recipe, stages, watermarks))
     registered = db.write(
-        datasets.add,
-        run_id,
-        "+".join(stages) or "none",
-        watermarks,
-        selection.counts,
-        filters(recipe),
-        selection.sha256,
-        str(folder),
-        lineage(selection),
+        register,
+        selection,
+        disk,
         at,
+        run_id=run_id,
+        method="+".join(stages) or "none",
+        watermarks=watermarks,
+        filters=filters(recipe),
+        path=str(folder.absolute()),
     )
     return Built(registered.id, folder, selection.sha256, stages, dict(selection.counts))
+
+
+def register(
+    session: Session,
+    selection: Selection,
+    disk: str,
+    at: datetime,
+    *,
+    run_id: int | None,
+    method: str,
+    watermarks: tuple[int, int],
+    filters: Mapping[str, Any],
+    path: str,
+) -> Dataset:
+    """Its row, whose words are in it, and where it lies. Who took theirs back while it was written has done so."""
+    people = {each.sha256: each.person_ids for each in selection.examples}
+    unwilling = users.lock_unwilling(session, set().union(*people.values()))
+    known = datasets.add(
+        session, run_id, method, watermarks, selection.counts, filters, selection.sha256, path, lineage(selection), at
+    )
+    dataset_copies.add(session, known.id, disk, path, at)
+    whose = ((example, person) for example, ids in people.items() for person in sorted(ids))
+    dataset_people.add(session, known.id, whose)
+    withdrawal.take_back(session, unwilling, at)
+    return known
 
 
 def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]:
@@ -84,7 +122,7 @@ def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]
     raters |= {each.user_id for each in again}
     people = raters.union(*(each.author_ids for each in exchanges.values()))
     known = [users.get(session, each) for each in sorted(people)]
-    simulated = frozenset(each.id for each in known if each.channel == "simulated")
+    simulated = frozenset(each.id for each in known if each.channel == users.SIMULATED)
     allowed = simulated | {each.id for each in known if each.consented_at is not None}
     return watermarks, Feedback(rated, compared, exchanges, allowed, again, simulated, recipe.system.text)
 

@@ -282,6 +282,7 @@ def _rated(
         rating_ids=frozenset(each.id for each in ratings),
         rated_at=min((each.rated_at for each in ratings), default=None),
         owner_id=exchange.owner_id,
+        author_ids=exchange.author_ids,
     )
 
 

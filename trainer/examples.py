@@ -272,6 +272,7 @@ def _joined(known: Example, other: Example) -> Example:
         rating_ids=known.rating_ids | other.rating_ids,
         comparison_ids=known.comparison_ids | other.comparison_ids,
         turn_ids=known.turn_ids | other.turn_ids,
+        author_ids=known.author_ids | other.author_ids,
         weight=max(known.weight, other.weight),
         rated_at=min(times, default=None),
     )

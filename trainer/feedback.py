@@ -83,6 +83,12 @@ class Example:
     weight: float = 1.0  # how much it counts in training, in (0, 1]
     rated_at: datetime | None = None  # the earliest judgement behind it; None in what is replayed
     owner_id: int | None = None  # whose conversation it was first said in
+    author_ids: frozenset[int] = frozenset()  # whose words are in its prompt
+
+    @property
+    def person_ids(self) -> frozenset[int]:
+        """Everyone whose words or judgements it holds."""
+        return self.rater_ids | self.author_ids
 
     @property
     def conversation_id(self) -> int | None:

@@ -19,11 +19,11 @@ from typing import Any, Literal
 from sqlalchemy.exc import OperationalError
 
 from huigan.serving.client import Ollama
-from storage import deployments, run_points, runs
+from storage import deployments, holdings, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Live, Run
-from trainer import continuing, dataset, estimates, machine, preflight, suite, weighing
+from trainer import continuing, dataset, disk, estimates, machine, preflight, suite, weighing
 from trainer.dataset import Built
 from trainer.scorecard import Scorecard
 
@@ -160,11 +160,17 @@ def start(work: Work) -> Origin:
 
 
 def continued(work: Work, live: Live) -> Path | None:
-    """None for a run from the base: also where the live release is the base itself, which has no adapter."""
-    if work.recipe.start == "base" or live.artefact.run_id is None:
+    """None for a run from the base: also where the live release is the base itself, which has no adapter, or holds what
+    somebody took back."""
+    before = live.artefact.run_id
+    if work.recipe.start == "base" or before is None:
         return None
-    run = work.db.read(runs.get, live.artefact.run_id)
-    return continuing.adapter_in(folder_of(work.home, run), work.recipe, live.release.tag)
+    if work.db.read(holdings.of_run, before) is not None:
+        log.warning("run %d begins from the base: run %d holds what was taken back", work.run.id, before)
+        return None
+    adapter = continuing.adapter_in(folder_of(work.home, work.db.read(runs.get, before)), work.recipe, live.release.tag)
+    work.db.write(runs.go_on_from, work.run.id, work.run.attempt, before)
+    return adapter
 
 
 def keep_cases(work: Work) -> None:
@@ -182,7 +188,8 @@ def cases_of(work: Work) -> Path:
 
 
 def build(work: Work) -> Built:
-    return dataset.build(work.db, work.recipe, work.folder / "dataset", work.now(), run_id=work.run.id)
+    on = disk.name_of(work.home)
+    return dataset.build(work.db, work.recipe, work.folder / "dataset", work.now(), disk=on, run_id=work.run.id)
 
 
 def train(work: Work, origin: Origin, built: Built) -> Taught:

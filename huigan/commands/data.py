@@ -21,13 +21,13 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Write the data set that a run would train on now, without training; say what training on it would need."""
-    from trainer import dataset, estimates
+    from trainer import dataset, disk, estimates
     from trainer.replay import BadReplay
 
     with opened() as (chosen, db):
         wanted = recipe_for(chosen, db, recipe)
         try:
-            built = dataset.build(db, wanted, out, now(), run_id=None)
+            built = dataset.build(db, wanted, out, now(), disk=disk.name_of(chosen.home))
         except (BadReplay, dataset.FolderTaken) as error:
             give_up(str(error), USAGE)
         live = db.read(deployments.live)

@@ -24,6 +24,8 @@ from storage.migrations import upgrade
 from storage.records import Run
 from trainer.supervisor import worker_name
 
+CLEAR_SECONDS, WITHDRAW_SECONDS = 120.0, 600.0
+
 
 def up() -> None:
     """Run everything that is configured: migrate, an engine if no Ollama answers, the bot if there is a token,
@@ -130,6 +132,7 @@ def bot() -> None:
 
 def schedules() -> None:
     """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
+    from huigan.operate import withdrawals
     from huigan.operate.cron import BadCron, zone_of
     from schedules.loop import Plan, forget_updates, main
 
@@ -146,7 +149,8 @@ def schedules() -> None:
         )
         plan.recipe()  # a wrong one is named before anything starts
         try:
-            with tended(chosen, db, *_nightly(chosen, db)):
+            withdraw = functools.partial(withdrawals.withdraw, db, Ollama(chosen.ollama_host))
+            with tended(chosen, db, *_nightly(chosen, db), (WITHDRAW_SECONDS, lambda: withdraw(now()))):
                 main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
         except BadCron as error:
             give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
@@ -165,7 +169,7 @@ def _nightly(chosen: Settings, db: Database) -> list[Act]:
 
 def trainer() -> None:
     """Claim queued runs and train them, each in a child process. Needs `pip install huigan[train]`."""
-    from trainer import supervisor
+    from trainer import clearing, supervisor
 
     if importlib.util.find_spec("trl") is None:
         give_up("The trainer is not installed (trl is missing): pip install 'huigan[train]'", USAGE)
@@ -178,7 +182,7 @@ def trainer() -> None:
         said = {"unload_idle": chosen.unload_idle, "card_wait_minutes": chosen.card_wait_minutes}
         environment = {name: value for name, value in said.items() if value is not None}
         db.write(settable.tell, "trainer", {"environment": environment}, now())
-        with tended(chosen, db):
+        with tended(chosen, db, (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now()))):
             supervisor.main(db, command, chosen.home / "logs")
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from sqlalchemy.orm import Session
 
 from huigan.commands.frame import MAX_ID, AsJson, Limit, agreed, errors, now, opened
 from huigan.operate import releases
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.shown import show, show_one
-from storage import artefacts, deployments
+from storage import artefacts, deployments, holdings
 from storage import releases as release_rows
+from storage.records import Holding
 
 app = typer.Typer(help="Releases: what answers, what could, what did.", no_args_is_help=True)
 
@@ -25,12 +27,13 @@ ReleaseNumber = Annotated[
 def newest(limit: Limit = 50, as_json: AsJson = False) -> None:
     """All releases; the live one is marked."""
     with opened() as (_, db):
-        live = db.read(deployments.live)
+        live, held = db.read(deployments.live), db.read(held_by_artefact)
         columns = {
             "": lambda release: "●" if live and live.release.id == release.id else "",
             "release": lambda release: release.id,
             "tag": lambda release: release.tag,
             "since": lambda release: release.created_at,
+            "taken back": lambda release: told_of(held.get(release.artefact_id)),
         }
         show(db.read(release_rows.newest, limit), columns, as_json=as_json)
 
@@ -44,8 +47,23 @@ def whole(number: ReleaseNumber, as_json: AsJson = False) -> None:
         except LookupError:
             agreed(Refusal("unknown_release", {"release": number}))
         deployed = [each for each in db.read(deployments.history) if each.release_id == number]
-        found = {"release": release, "artefact": db.read(artefacts.get, release.artefact_id), "deployments": deployed}
+        found: dict[str, Any] = {
+            "release": release,
+            "artefact": db.read(artefacts.get, release.artefact_id),
+            "deployments": deployed,
+        }
+        found["holding"] = db.read(holdings.of_release, number)
         show_one(found, as_json=as_json)
+
+
+def held_by_artefact(session: Session) -> dict[int, Holding]:
+    made = {each: artefacts.of_run(session, each.run_id) for each in holdings.newest(session)}
+    return {artefact.id: each for each, artefact in made.items() if artefact is not None}
+
+
+def told_of(held: Holding | None) -> str:
+    """Whether it holds what somebody took back."""
+    return "" if held is None else "holds some" if held.withdrawn_at is None else "withdrawn"
 
 
 @app.command("promote")

@@ -25,7 +25,7 @@ from huigan.operate import runs
 from huigan.operate.refusals import Refusal
 from huigan.shown import show, show_one
 from huigan.terminal import locale_of_terminal
-from storage import artefacts
+from storage import artefacts, holdings
 from storage import runs as run_rows
 from storage.records import Artefact
 
@@ -82,7 +82,8 @@ def whole(number: RunNumber, as_json: AsJson = False) -> None:
         except LookupError:
             agreed(Refusal("unknown_run", {"run": number}))
         artefact = db.read(artefacts.of_run, number)
-        found = {"run": run, "events": db.read(run_rows.events, number), "artefact": artefact}
+        found: dict[str, Any] = {"run": run, "events": db.read(run_rows.events, number), "artefact": artefact}
+        found["holding"] = db.read(holdings.of_run, number)  # that somebody took back what it learnt
         show_one(found if as_json or artefact is None else found | in_words(artefact), as_json=as_json)
 
 

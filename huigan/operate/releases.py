@@ -14,7 +14,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import tags
+from huigan.operate import tags, withdrawals
 from huigan.operate.refusals import Refusal
 from huigan.operate.runs import announce
 from huigan.serving.client import Ollama
@@ -137,7 +137,8 @@ def promote(
 ) -> Promoted | Refusal:
     """Let that release answer. Raises ServingError if Ollama cannot load it: then the live one stays.
 
-    Refused: `unknown_release`, `already_live`, `release_not_open` (its run was rejected or superseded).
+    Refused: `unknown_release`, `already_live`, `release_not_open` (its run was rejected or superseded),
+    `data_withdrawn` (it holds what somebody took back).
     """
     return _swap(db, client, number, "promote", by_user_id, at, alias)
 
@@ -208,6 +209,8 @@ def _open_release(session: Session, number: int) -> tuple[Release, Artefact] | R
     live = deployments.live(session)
     if live is not None and live.release.id == number:
         return Refusal("already_live", {"release": number})
+    if withdrawals.is_barred(session, number):
+        return Refusal("data_withdrawn", {"release": number})
     artefact = artefacts.get(session, wanted.artefact_id)
     if artefact.run_id is not None:
         state = runs.get(session, artefact.run_id).state

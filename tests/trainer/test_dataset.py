@@ -43,7 +43,7 @@ def teach(db: Database) -> Community:
 
 
 def build(db: Database, folder: Path, **data: Any) -> Built:
-    return dataset.build(db, recipe(**data), folder, AT)
+    return dataset.build(db, recipe(**data), folder, AT, disk="here")
 
 
 def test_the_same_ratings_and_seed_give_the_same_hash_on_every_database(db: Database, tmp_path: Path) -> None:
@@ -56,7 +56,9 @@ def test_the_same_ratings_and_seed_give_the_same_hash_on_every_database(db: Data
 
 def test_another_seed_holds_out_others(sqlite_db: Database, tmp_path: Path) -> None:
     teach(sqlite_db)
-    other = dataset.build(sqlite_db, Recipe.from_dict(recipe().to_dict() | {"seed": 21}), tmp_path / "b", AT)
+    other = dataset.build(
+        sqlite_db, Recipe.from_dict(recipe().to_dict() | {"seed": 21}), tmp_path / "b", AT, disk="here"
+    )
     assert other.sha256 != build(sqlite_db, tmp_path / "a").sha256
 
 
@@ -157,7 +159,7 @@ def test_the_card_and_the_manifest_tell_what_the_rows_are_like(sqlite_db: Databa
 
 def test_it_is_registered_once_a_run_however_often_it_is_built(sqlite_db: Database, tmp_path: Path) -> None:
     teach(sqlite_db)
-    ids = {dataset.build(sqlite_db, recipe(), tmp_path / "d", AT, run_id=None).dataset_id for _ in range(2)}
+    ids = {dataset.build(sqlite_db, recipe(), tmp_path / "d", AT, disk="here").dataset_id for _ in range(2)}
     registered = sqlite_db.read(datasets.newest)
     assert ids == {each.id for each in registered}
 
@@ -209,7 +211,7 @@ def test_an_answer_that_was_given_a_forgotten_persons_words_is_left_out_and_brea
             sql_update(tables.answer).where(tables.answer.c.id == of_bo.id).values(row_ids=seen)
         )
     )
-    assert isinstance(db.write(forget, ann.id), Forgotten)
+    assert isinstance(db.write(forget, ann.id, AT), Forgotten)
     built = build(db, tmp_path / "d")
     assert built.counts["dropped"] == {"answer_unknown": 1}
     assert built.stages == ()
@@ -233,7 +235,7 @@ def test_a_releases_own_system_text_becomes_the_recipes_and_a_chats_own_stays(
     taught = Recipe.from_dict(
         {"name": "r", "system": {"text": "Be brief."}, "data": {"held_out_share": 0, "rater_cap_share": 1}}
     )
-    built = dataset.build(sqlite_db, taught, tmp_path / "d", AT)
+    built = dataset.build(sqlite_db, taught, tmp_path / "d", AT, disk="here")
     prompts = [row["prompt"] for row in dataset.rows_of(built.folder, "answers", "train")]
     systems = {prompt[1]["content"]: prompt[0]["content"] for prompt in prompts}
     assert systems == {"一？": "Be brief.", "二？": "Speak like a poet.", "三？": "Be brief."}

@@ -97,7 +97,7 @@ def test_all_that_is_kept_is_exported(world: Database) -> None:
 def test_nothing_of_the_person_is_left_and_everything_of_the_others_is(world: Database) -> None:
     ann = who(world, "ann")
     assert SECRET in everything(world)
-    gone = world.write(forget, ann)
+    gone = world.write(forget, ann, AT)
     assert isinstance(gone, Forgotten)
     assert (gone.messages, gone.answers, gone.ratings) == (2, 2, 3)
     left = everything(world)
@@ -113,20 +113,20 @@ def test_nothing_of_the_person_is_left_and_everything_of_the_others_is(world: Da
 def test_a_block_outlives_it(world: Database) -> None:
     ann = who(world, "ann")
     world.write(users.set_role, ann, Role.BLOCKED)
-    world.write(forget, ann)
+    world.write(forget, ann, AT)
     assert world.write(users.meet, "terminal", "ann", "", None, AT).role is Role.BLOCKED
     assert SECRET not in everything(world)
 
 
 def test_an_admin_stays_and_whoever_is_being_answered_is_asked_to_wait(db: Database) -> None:
     turn = says(db, "你好", "ann")
-    assert db.write(forget, turn.user_id) == Refusal("already_answering")
+    assert db.write(forget, turn.user_id, AT) == Refusal("already_answering")
     db.write(turns.withdraw, turn.id, Ended.WITHDRAWN, AT)
     db.write(users.set_role, turn.user_id, Role.ADMIN)
     db.write(audit.record, turn.user_id, "run.start", AT)
-    assert db.write(forget, turn.user_id) == Refusal("admin_stays")
+    assert db.write(forget, turn.user_id, AT) == Refusal("admin_stays")
     db.write(users.set_role, turn.user_id, Role.USER)
-    assert isinstance(db.write(forget, turn.user_id), Forgotten)
+    assert isinstance(db.write(forget, turn.user_id, AT), Forgotten)
     assert [each.act for each in db.read(audit.newest)] == ["run.start"]
 
 
@@ -139,7 +139,7 @@ def test_what_was_compared_goes_with_either_answer(world: Database) -> None:
     second = world.write(answers.add, turn, "another", seen, Ended.COMPLETE, AT, tag="base:1")
     [first] = [each for each in world.read(answers.of_message, message.id) if each.id != second.id]
     world.write(comparisons.add, message.id, first.id, second.id, ann, Pick.RIGHT, AT)
-    gone = world.write(forget, ann)
+    gone = world.write(forget, ann, AT)
     assert isinstance(gone, Forgotten)
     assert gone.ratings == 4
 
@@ -148,7 +148,7 @@ def test_what_others_were_answered_to_is_not_rebuilt_without_the_words_that_went
     second = answered(world, f"{SECRET}五", "ann", chat="group")
     bobs = world.write(bob_goes_on, second, who(world, "bob"))
     assert set(world.read(history.prompts_of, [bobs])) == {bobs.id}
-    world.write(forget, who(world, "ann"))
+    world.write(forget, who(world, "ann"), AT)
     assert world.read(history.prompts_of, [bobs]) == {}
 
 

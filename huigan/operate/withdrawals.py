@@ -1,0 +1,89 @@
+"""Releases that hold what somebody took back: never a successor of one that does not, and withdrawn once such a one
+answers. Until then the live one goes on, for there is nothing else to answer with; the schedule has it made anew."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from huigan.serving import library
+from huigan.serving.client import Ollama
+from huigan.serving.errors import ServingError
+from storage import artefacts, audit, deployments, holdings, outbox, releases, runs
+from storage.db import Database
+from storage.records import Holding, Live, Release, RunState
+
+log = logging.getLogger(__name__)
+
+FELL_THROUGH = frozenset({RunState.FAILED, RunState.CANCELLED})
+
+
+def is_barred(session: Session, number: int) -> bool:
+    """A release that holds such data is no worse than one that does too, unless it was withdrawn for it."""
+    held = holdings.of_release(session, number)
+    if held is None:
+        return False
+    return held.withdrawn_at is not None or not _holds(session, deployments.live(session))
+
+
+def rebuild_asked_at(session: Session, lane: str) -> datetime | None:
+    """Since when a release is to be made anew without what was taken back; None where none needs to be: neither the one
+    that answers nor one that awaits approval holds any, and no run was ended for it that nobody made up for."""
+    concerned = {each.id for each in runs.newest(session, 1000, states=frozenset({RunState.AWAITING_APPROVAL}))}
+    live = deployments.live(session)
+    if live is not None and live.artefact.run_id is not None:
+        concerned.add(live.artefact.run_id)
+    newest = runs.newest(session, 1, lane=lane, dataset_only=False)
+    concerned |= {each.id for each in newest if each.state in FELL_THROUGH}
+    held = [found for each in sorted(concerned) if (found := holdings.of_run(session, each)) is not None]
+    return max((each.asked_at for each in held), default=None)
+
+
+def withdraw(db: Database, client: Ollama, at: datetime) -> list[Release]:
+    """Take every such release out of Ollama that does not answer, once the one that does holds none. What Ollama cannot
+    do now is tried again at the next call; what it did already is only written down."""
+    done = []
+    for held, release in db.read(_to_withdraw):
+        try:
+            library.delete(client, release.tag)
+        except ServingError as error:
+            log.warning("release %d waits to be withdrawn: %s", release.id, error)
+            continue
+        if db.write(_record, held, release, at):
+            done.append(release)
+    return done
+
+
+def _to_withdraw(session: Session) -> list[tuple[Holding, Release]]:
+    if _holds(session, live := deployments.live(session)):
+        return []
+    answers = {live.release.id} if live else set()
+    found = []
+    for held in holdings.newest(session):
+        made = artefacts.of_run(session, held.run_id)
+        release = releases.of_artefact(session, made.id) if made and held.withdrawn_at is None else None
+        if release is not None and release.id not in answers:
+            found.append((held, release))
+    return found
+
+
+def _record(session: Session, held: Holding, release: Release, at: datetime) -> bool:
+    """False where another process was quicker, or it answers since."""
+    known, live = holdings.of_run(session, held.run_id), deployments.live(session)
+    if known is None or known.withdrawn_at is not None or (live is not None and live.release.id == release.id):
+        return False
+    holdings.mark_withdrawn(session, held.run_id, at)
+    run = runs.get(session, held.run_id)
+    if run.state is RunState.AWAITING_APPROVAL:
+        moved = runs.move(session, run.id, run.attempt, run.state, RunState.REJECTED, at, {"why": "data_withdrawn"})
+        assert moved is not None
+    audit.record(session, None, "release.withdraw", at, release=release.id, tag=release.tag)
+    told = {"release": release.id, "tag": release.tag}
+    outbox.put(session, "release_withdrawn", told, at, key=f"release_withdrawn:{release.id}")
+    return True
+
+
+def _holds(session: Session, live: Live | None) -> bool:
+    return live is not None and holdings.of_run(session, live.artefact.run_id) is not None

@@ -1,0 +1,31 @@
+"""Whether a release is due to be made anew because somebody took back what it learnt. Pure.
+
+By night, for everybody who took something back since the last one at once: at the cron's next firing, or at three where
+there is none. Nothing new needs to have been rated for it; but enough must be left, as for any other run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from schedules.policy import Decision, Facts, NextFiring, Reason
+
+NIGHTLY = "0 3 * * *"
+WHY = "rebuild"
+# Reasons that are none against a rebuild: it is due for another reason than new ratings, and at a time of its own.
+NO_HINDRANCES = frozenset({"nothing_new", "not_yet", "too_few_new", "no_schedule"})
+
+
+def decide(usual: Decision, facts: Facts, asked_at: datetime | None, next_firing: NextFiring) -> Decision:
+    """`usual` is what is decided without it; a run that it queues serves as well. `asked_at` None: nothing is to be
+    made anew."""
+    if asked_at is None or usual.enqueue:
+        return usual
+    hindrances = tuple(each for each in usual.reasons if each.code not in NO_HINDRANCES)
+    fired_at = next_firing(max(asked_at, facts.last_queued_at or asked_at))
+    is_due = fired_at is not None and fired_at <= facts.at
+    if hindrances or not is_due:
+        return replace(usual, reasons=(Reason("rebuild_wanted"), *usual.reasons))
+    waits = () if facts.trainer_lives else (Reason("no_trainer"),)
+    return replace(usual, enqueue=True, why=WHY, reasons=waits, lapses=False)

@@ -1,0 +1,46 @@
+"""Where the files of data sets lie. Each machine has a disk of its own, which only its own processes reach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, or_, select
+from sqlalchemy import update as sql_update
+from sqlalchemy.orm import Session
+
+from storage import dataset_people
+from storage.records import DatasetCopy
+from storage.rows import add_once, every
+from storage.tables import dataset_copy, dataset_person
+
+UNNAMED = ""  # the disk of a copy that was made before disks had names
+
+
+def add(session: Session, dataset_id: int, disk: str, path: str, at: datetime) -> None:
+    """Known once a place."""
+    add_once(session, DatasetCopy, dataset_copy, dataset_id=dataset_id, disk=disk, path=path, made_at=at)
+
+
+def of(session: Session, dataset_id: int) -> list[DatasetCopy]:
+    query = select(dataset_copy).where(dataset_copy.c.dataset_id == dataset_id).order_by(dataset_copy.c.id)
+    return every(session, DatasetCopy, query)
+
+
+def to_clear(session: Session, disks: Sequence[str] | None = None) -> list[DatasetCopy]:
+    """Those that hold what was taken back after they were last cleared: on these disks, or on all (None)."""
+    newest = select(func.max(dataset_person.c.withdrawn_at)).where(
+        dataset_person.c.dataset_id == dataset_copy.c.dataset_id
+    )
+    query = select(dataset_copy).where(
+        dataset_copy.c.dataset_id.in_(dataset_people.with_withdrawn()),
+        or_(dataset_copy.c.cleared_at.is_(None), dataset_copy.c.cleared_at < newest.scalar_subquery()),
+    )
+    if disks is not None:
+        query = query.where(dataset_copy.c.disk.in_(disks))
+    return every(session, DatasetCopy, query.order_by(dataset_copy.c.id))
+
+
+def mark_cleared(session: Session, copy_id: int, up_to: datetime) -> None:
+    """Of all that was taken back by then."""
+    session.execute(sql_update(dataset_copy).where(dataset_copy.c.id == copy_id).values(cleared_at=up_to))
