@@ -1,4 +1,4 @@
-"""/export: all that is kept of one person, as one JSON document for them."""
+"""/export: all that is kept of one person, as one JSON document for them: first to be read, then every row as it is."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from storage import answers, attachments, chats, comparisons, messages, ratings, users
+from storage import answers, attachments, chats, comparisons, messages, ratings, traces, users
 from storage.records import Answer, Comparison, Message, Rating, User
 
 
 def own_data(session: Session, user_id: int, at: datetime) -> dict[str, Any]:
     """Plain values, times in ISO 8601. Of other people's answers that they rated, only the number is given."""
+    user = users.get(session, user_id)
     said = messages.of_user(session, user_id)
     given = answers.of_messages(session, [each.id for each in said])
     files = attachments.of_messages(session, [each.id for each in said])
     return {
         "exported_at": at.isoformat(),
-        "user": _user(users.get(session, user_id)),
+        "user": _user(user),
         "conversations": _conversations(session, said, given, files),
         "ratings": [_rating(each) for each in ratings.of_user(session, user_id)],
         "comparisons": [_comparison(each) for each in comparisons.of_user(session, user_id)],
+        "records": traces.of_user(session, user),
     }
 
 

@@ -19,16 +19,23 @@ from storage import (
     chats,
     comparisons,
     correction_prompts,
+    dataset_people,
+    datasets,
     deliveries,
+    invitations,
     messages,
     outbox,
+    run_cards,
+    runs,
+    settings,
     showings,
+    traces,
     turns,
     updates,
     users,
 )
 from storage.db import Database
-from storage.records import Answer, Ended, Pick, Role, Scope, Seen, Thumb
+from storage.records import Answer, CardKind, Ended, Pick, Role, Scope, Seen, Thumb
 from storage.tables import metadata
 from tests.huigan.turns.conftest import AT, says
 
@@ -175,3 +182,45 @@ def test_a_group_may_share_one_conversation(db: Database) -> None:
     db.write(chats.set_scope, group.id, Scope.THREAD)
     shared = {says(db, f"丙{name}", name, chat="group").conversation_id for name in ("ann", "bob")}
     assert len(shared) == 1
+
+
+def test_every_table_is_exported_or_says_that_it_names_nobody() -> None:
+    """Whoever adds a table answers for it in storage/traces.py."""
+    reached = {table.name for table in metadata.sorted_tables if traces.pointing(table)} | set(traces.REACHED)
+    assert reached.isdisjoint(traces.NAMES_NOBODY)
+    assert reached | traces.NAMES_NOBODY == set(metadata.tables)
+
+
+def admin_too(session: Session, user_id: int) -> None:
+    """The rows that somebody leaves who is more than a user."""
+    run = runs.enqueue(session, "default", {}, "command", AT, by_user_id=user_id)
+    assert run is not None
+    run_cards.add(session, run.id, user_id, CardKind.PROGRESS, "terminal", "ann", "5", AT)
+    settings.put(session, "schedule", "", user_id, AT)
+    invitations.make(session, "digest", Role.USER, 1, user_id, AT, expires_at=AT)
+    audit.record(session, user_id, "run.start", AT)
+    audit.record(session, None, "user.role", AT, user=user_id)
+    data = datasets.add(session, None, "sft", (1, 1), {}, {}, "0", "", [], AT)
+    dataset_people.add(session, data.id, [("a" * 64, user_id)])
+
+
+def test_every_row_that_names_somebody_is_in_their_export_and_no_row_of_another(world: Database) -> None:
+    ann = who(world, "ann")
+    world.write(admin_too, ann)
+    kept = world.read(own_data, ann, AT)["records"]
+    lacking = {table.name for table in metadata.sorted_tables if traces.pointing(table)} - set(kept)
+    assert lacking == {"comparison"}  # of which she made none
+    assert {"update", "answer", "delivery", "showing", "user"} <= set(kept)
+    assert {row["user_id"] for row in kept["message"]} == {ann}
+    assert len(kept["audit"]) == 2
+    assert json.loads(json.dumps(kept)) == kept
+
+
+def test_of_who_is_forgotten_only_what_they_did_as_an_admin_stays(world: Database) -> None:
+    ann = who(world, "ann")
+    world.write(admin_too, ann)
+    world.write(forget, ann, AT)
+    left = world.read(traces.of_user, world.read(users.get, ann))
+    # A conversation stays where somebody else went on in it; the user is a row without a name.
+    assert set(left) == {"user", "conversation", "run", "audit", "setting", "invitation"}
+    assert SECRET not in json.dumps(left, ensure_ascii=False)
