@@ -47,6 +47,7 @@ from bot.stats import Stats
 from bot.stopping import Stopping
 from bot.toasts import LOOK_SECONDS, Toasts
 from bot.updates import STOPPED, InOrder, StoredQueue
+from huigan.health.signs import Signs
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
 from huigan.turns.desk import LOST_SECONDS, Desk
@@ -90,11 +91,13 @@ def build_application(
     limits: Limits = TELEGRAMS,
     drafts: bool = True,
     rng: random.Random | None = None,
+    signs: Signs | None = None,
 ) -> Bot:
     """`builder` knows the token and the addresses; what people send is kept under `home`; answers grow in `drafts`
     where the server takes these. Run the result with `allowed_updates=ALLOWED_UPDATES`."""
     desk = Desk(db, chat, lost_seconds=intervals.lost_seconds)
-    pace, toasts = Pace(limits), Toasts()
+    signs = signs or Signs()
+    pace, toasts = Pace(limits, throttled=signs.throttled), Toasts()
     queue = StoredQueue(db, desk.worker, intervals.lost_seconds, toasts)
     in_order = InOrder(db, desk.worker, queue.kept)
     application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(in_order).build()
@@ -133,6 +136,7 @@ def build_application(
     application.add_handler(commands.unknown())
     application.add_error_handler(_told_of_failure(screen))
     beside: Beside = [
+        (intervals.recover_seconds, _beating(signs)),
         (intervals.recover_seconds, lambda: queue.keep(application.bot)),
         (intervals.recover_seconds, _sharing(db, desk.worker, pace)),
         (intervals.recover_seconds, shows.recover),
@@ -198,6 +202,13 @@ def _alone(db: Database, name: str, worker: str, act: Callable[[], Awaitable[Non
             await act()
 
     return when_ours
+
+
+def _beating(signs: Signs) -> Callable[[], Awaitable[None]]:
+    async def beat() -> None:
+        signs.beat()
+
+    return beat
 
 
 def _sharing(db: Database, worker: str, pace: Pace) -> Callable[[], Awaitable[None]]:

@@ -14,6 +14,7 @@ from telegram.ext import ApplicationBuilder
 from bot.application import ALLOWED_UPDATES, USUAL, Intervals, build_application
 from bot.pace import TELEGRAMS, Limits
 from bot.secret import Secret
+from huigan.health.signs import Signs
 from huigan.logs import WithoutSecrets
 from huigan.serving.client import AsyncOllama, Ollama
 from storage.db import Database
@@ -55,6 +56,7 @@ def run(
     intervals: Intervals = USUAL,
     limits: Limits = TELEGRAMS,
     drafts: bool = True,
+    signs: Signs | None = None,
 ) -> None:
     """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
     _quieten([token, *([webhook.secret] if webhook else [])])
@@ -70,6 +72,7 @@ def run(
         intervals=intervals,
         limits=limits,
         drafts=drafts,
+        signs=signs,
     )
     logger.info("Telegram is asked at %s, again and again where it cannot be reached", base_url)
     try:

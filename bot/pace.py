@@ -129,11 +129,13 @@ class Pace(BaseRateLimiter[str]):
         limits: Limits = TELEGRAMS,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        throttled: Callable[[], object] = lambda: None,
     ) -> None:
         self._whole = self._limits = limits
         self._among = 1
         self._clock = clock
         self._sleep = sleep
+        self._throttled = throttled
         self._chats: dict[str, _Chat] = {}
         self._began_at = clock()
         self._acts: deque[float] = deque([self._began_at] * limits.overall_per_second)
@@ -249,6 +251,7 @@ class Pace(BaseRateLimiter[str]):
 
     def _until(self, error: RetryAfter, what: str) -> float:
         seconds = retry_seconds(error)
+        self._throttled()
         logger.warning("Telegram asks one chat to wait %.0f s after %s", seconds, what)
         return self._clock() + seconds + 0.1
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from huigan.logs import LogFormat
@@ -66,6 +66,7 @@ class Settings(BaseSettings):
     report_to: Annotated[tuple[str, ...], NoDecode] = Field((), validation_alias=AliasChoices("HUIGAN_REPORT_TO"))
 
     log_format: LogFormat = Field("text", validation_alias=AliasChoices("HUIGAN_LOG"))
+    health_listen: str = Field("", validation_alias=AliasChoices("HUIGAN_HEALTH_LISTEN"))
     backups: Path | None = Field(None, validation_alias=AliasChoices("HUIGAN_BACKUPS"))
     backup_keep: int = Field(7, ge=0, le=1000, validation_alias=AliasChoices("HUIGAN_BACKUP_KEEP"))
 
@@ -120,10 +121,12 @@ class Settings(BaseSettings):
             cron.zone_of(value)
         return value
 
-    @field_validator("telegram_webhook_listen")
+    @field_validator("telegram_webhook_listen", "health_listen")
     @classmethod
-    def _has_a_port(cls, value: str) -> str:
+    def _has_a_port(cls, value: str, about: ValidationInfo) -> str:
         host, _, port = value.rpartition(":")
+        if about.field_name == "health_listen" and not value:
+            return value
         if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             raise ValueError("write an address and a port, like 127.0.0.1:8443")
         return value

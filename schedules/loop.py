@@ -193,15 +193,22 @@ def main(
     stop: threading.Event | None = None,
     look_seconds: float = LOOK_SECONDS,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    beat: Callable[[], object] = lambda: None,
 ) -> None:
-    """Until SIGTERM or Ctrl-C, or until `stop` is set. A job that is under way is finished. Raises BadCron at once."""
+    """Until SIGTERM or Ctrl-C, or until `stop` is set. A job that is under way is finished. `beat` hears of each look.
+    Raises BadCron at once."""
     if plan.cron:
         cron.firings(plan.cron, plan.zone)
     stopped = stop or _stopped_by_signals()
     # A job that raises is logged by APScheduler and tried again at the next look.
     scheduler = BackgroundScheduler(timezone=UTC, job_defaults={"coalesce": True, "misfire_grace_time": None})
     first: dict[str, Any] = {"next_run_time": datetime.now(UTC)}  # APScheduler has a clock of its own
-    scheduler.add_job(lambda: consider(db, plan, now()), "interval", seconds=look_seconds, name="look", **first)
+
+    def look() -> None:
+        beat()
+        consider(db, plan, now())
+
+    scheduler.add_job(look, "interval", seconds=look_seconds, name="look", **first)
     scheduler.add_job(lambda: reap(db, now()), "interval", seconds=look_seconds, name="reap", **first)
     for name, chore in (chores or {}).items():
         scheduler.add_job(lambda chore=chore: chore(now()), "interval", days=1, name=name, **first)

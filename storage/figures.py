@@ -8,8 +8,10 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from storage.records import Thumb
-from storage.tables import answer, rating
+from storage.records import RunState, Thumb, TurnState
+from storage.tables import answer, rating, run, turn
+
+NEWEST_TURNS = 5000  # of which the recent ones are counted: there is no index for when a turn closed
 
 
 def answers_given(session: Session, since: datetime, until: datetime) -> int:
@@ -40,4 +42,37 @@ def thumbs(session: Session, release_ids: Sequence[int]) -> dict[int, dict[Thumb
     found: dict[int, dict[Thumb, int]] = {each: {Thumb.UP: 0, Thumb.DOWN: 0} for each in release_ids}
     for release_id, thumb, times in session.execute(count.group_by(answer.c.release_id, rating.c.thumb)):
         found[release_id][thumb] = times
+    return found
+
+
+def thumbs_counting(session: Session) -> dict[Thumb, int]:
+    """Of all answers: how many ratings that count are 👍, and how many 👎."""
+    latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
+    count = select(rating.c.thumb, func.count()).where(rating.c.id.in_(latest), rating.c.thumb != Thumb.WITHDRAWN)
+    found = {Thumb.UP: 0, Thumb.DOWN: 0}
+    found.update((thumb, times) for thumb, times in session.execute(count.group_by(rating.c.thumb)))
+    return found
+
+
+def turns_ended(session: Session, since: datetime) -> dict[tuple[str, str], int]:
+    """How many turns were closed since, by how they ended and by the error's code ("" for none)."""
+    newest = select(turn).order_by(turn.c.id.desc()).limit(NEWEST_TURNS).subquery("newest")
+    count = select(newest.c.ended, newest.c.error, func.count())
+    count = count.where(newest.c.state == TurnState.CLOSED, newest.c.closed_at >= since)
+    rows = session.execute(count.group_by(newest.c.ended, newest.c.error))
+    return {(ended.value if ended else "", error or ""): times for ended, error, times in rows}
+
+
+def speeds(session: Session, since: datetime) -> list[tuple[float, float, int]]:
+    """(seconds to the first token, seconds in all, tokens) of each answer that was given since."""
+    measured = (answer.c.first_token_seconds, answer.c.total_seconds, answer.c.answer_tokens)
+    known = (each.is_not(None) for each in measured)
+    rows = session.execute(select(*measured).where(answer.c.answered_at >= since, *known))
+    return [(first, total, tokens) for first, total, tokens in rows]
+
+
+def runs_by_state(session: Session) -> dict[RunState, int]:
+    found = dict.fromkeys(RunState, 0)
+    rows = session.execute(select(run.c.state, func.count()).group_by(run.c.state))
+    found.update((state, times) for state, times in rows)
     return found

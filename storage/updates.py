@@ -11,7 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -129,6 +129,10 @@ def adopt(session: Session, worker: str, beaten_before: datetime | None, at: dat
 def unhandled(session: Session) -> list[Update]:
     """Oldest first."""
     return every(session, Update, select(update).where(update.c.handled_at.is_(None)).order_by(update.c.update_id))
+
+
+def count_unhandled(session: Session) -> int:
+    return session.scalar(select(func.count()).select_from(update).where(update.c.handled_at.is_(None))) or 0
 
 
 def prune(session: Session, handled_before: datetime) -> int:

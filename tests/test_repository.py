@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("bot", "trainer", "storage", "schedules", "huigan")
 COMPOSE_ONLY = {
     *("POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
-    *("PIP_INDEX_URL", "TORCH_INDEX_URL"),
+    *("HUIGAN_HEALTH_HOST", "PIP_INDEX_URL", "TORCH_INDEX_URL"),
 }
 
 

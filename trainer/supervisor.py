@@ -84,16 +84,19 @@ class Supervisor:
         worker: str | None = None,
         pace: Pace | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        beat: Callable[[], object] = lambda: None,
     ) -> None:
         self.worker = worker or worker_name()
         self._db, self._command, self._folder, self._now = db, command, folder, now
         self._pace = pace or Pace()
         self._child: Child | None = None
+        self._beat = beat
 
     def serve(self, stop: threading.Event) -> None:
         """Until `stop` is set; then the child is stopped in order and its run handed back."""
         log.info("trainer %s waits for runs", self.worker)
         while not stop.is_set():
+            self._beat()
             self._guarded(self.tick)
             stop.wait(self._pace.tick_seconds)
         self._guarded(self.leave)
@@ -225,9 +228,17 @@ def last_exception(stderr: Path) -> str:
     return named[1] if named else ""
 
 
-def main(db: Database, command: Command, folder: Path, *, worker: str | None = None, pace: Pace | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C."""
+def main(
+    db: Database,
+    command: Command,
+    folder: Path,
+    *,
+    worker: str | None = None,
+    pace: Pace | None = None,
+    beat: Callable[[], object] = lambda: None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; `beat` hears of each round."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    Supervisor(db, command, folder, worker=worker, pace=pace).serve(stop)
+    Supervisor(db, command, folder, worker=worker, pace=pace, beat=beat).serve(stop)

@@ -113,7 +113,7 @@ def bot() -> None:
             secret = chosen.telegram_webhook_secret.get_secret_value()
             webhook = Webhook(chosen.telegram_webhook_url, secret, chosen.telegram_webhook_listen)
         try:
-            with tended(chosen, db):
+            with tended(chosen, db, "bot") as signs:
                 run(
                     chosen.telegram_bot_token.get_secret_value(),
                     base_url=chosen.telegram_base_url,
@@ -125,6 +125,7 @@ def bot() -> None:
                     recipe=lambda: recipe_for(chosen, db, ""),
                     home=chosen.home,
                     admins=chosen.admins,
+                    signs=signs,
                 )
         except BadToken as error:
             give_up(str(error), USAGE)
@@ -150,8 +151,9 @@ def schedules() -> None:
         plan.recipe()  # a wrong one is named before anything starts
         try:
             withdraw = functools.partial(withdrawals.withdraw, db, Ollama(chosen.ollama_host))
-            with tended(chosen, db, *_nightly(chosen, db), (WITHDRAW_SECONDS, lambda: withdraw(now()))):
-                main(db, plan, chores={"updates": functools.partial(forget_updates, db)})
+            acts = (*_nightly(chosen, db), (WITHDRAW_SECONDS, lambda: withdraw(now())))
+            with tended(chosen, db, "schedules", *acts) as signs:
+                main(db, plan, chores={"updates": functools.partial(forget_updates, db)}, beat=signs.beat)
         except BadCron as error:
             give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
 
@@ -182,8 +184,9 @@ def trainer() -> None:
         said = {"unload_idle": chosen.unload_idle, "card_wait_minutes": chosen.card_wait_minutes}
         environment = {name: value for name, value in said.items() if value is not None}
         db.write(settable.tell, "trainer", {"environment": environment}, now())
-        with tended(chosen, db, (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now()))):
-            supervisor.main(db, command, chosen.home / "logs")
+        upkeep = (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now()))
+        with tended(chosen, db, "trainer", upkeep) as signs:
+            supervisor.main(db, command, chosen.home / "logs", beat=signs.beat)
 
 
 def train(
