@@ -95,7 +95,7 @@ def described(
     recipe = work.recipe
     stops = dict.fromkeys([*stop_texts(origin.parameters), taught.end_of_turn])
     return {
-        "path": str(merged.path) if verdict.passed else None,
+        "path": str(merged.path.absolute()) if verdict.passed and merged.path else None,
         "sha256": merged.sha256 or None,
         "quantisation": recipe.quantisation,
         "size_bytes": merged.size_bytes or None,

@@ -24,7 +24,7 @@ from storage.migrations import upgrade
 from storage.records import Run
 from trainer.supervisor import worker_name
 
-CLEAR_SECONDS, WITHDRAW_SECONDS = 120.0, 600.0
+CLEAR_SECONDS, WITHDRAW_SECONDS, PUT_BACK_SECONDS = 120.0, 600.0, 60.0
 
 
 def up() -> None:
@@ -171,7 +171,7 @@ def _nightly(chosen: Settings, db: Database) -> list[Act]:
 
 def trainer() -> None:
     """Claim queued runs and train them, each in a child process. Needs `pip install huigan[train]`."""
-    from trainer import clearing, supervisor
+    from trainer import clearing, keeper, supervisor
 
     if importlib.util.find_spec("trl") is None:
         give_up("The trainer is not installed (trl is missing): pip install 'huigan[train]'", USAGE)
@@ -184,8 +184,9 @@ def trainer() -> None:
         said = {"unload_idle": chosen.unload_idle, "card_wait_minutes": chosen.card_wait_minutes}
         environment = {name: value for name, value in said.items() if value is not None}
         db.write(settable.tell, "trainer", {"environment": environment}, now())
+        put_back = functools.partial(keeper.put_back, db, Ollama(chosen.ollama_host))
         upkeep = (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now()))
-        with tended(chosen, db, "trainer", upkeep) as signs:
+        with tended(chosen, db, "trainer", upkeep, (PUT_BACK_SECONDS, lambda: put_back(now()))) as signs:
             supervisor.main(db, command, chosen.home / "logs", beat=signs.beat)
 
 

@@ -36,22 +36,36 @@ def name_of(origin: str, file_digest: str, template: str, system: str, parameter
 def ready(client: Ollama, release: Release, artefact: Artefact, options: Mapping[str, Any] | None = None) -> None:
     """Load a release's tag, so that its first answer does not wait. Raises ServingError.
 
-    Where Ollama lost the tag and the file is still here, the tag is made again.
+    Where Ollama lost the tag and the file is here, the tag is made again; else the trainer's machine may do so.
     """
     try:
         library.warm(client, release.tag, options=options)
     except UnknownTag:
-        if artefact.path is None or not Path(artefact.path).exists():
+        if not is_here(artefact):
             raise
-        library.create(
-            client,
-            release.tag,
-            Path(artefact.path),
-            template=artefact.template,
-            system=artefact.system,
-            parameters=artefact.parameters,
-        )
+        make(client, release, artefact)
         library.warm(client, release.tag, options=options)
+
+
+def is_here(artefact: Artefact) -> bool:
+    """Whether this machine has the very file: a path is that of the machine where it was made, and another may lie
+    under the same one here."""
+    if artefact.path is None or artefact.sha256 is None or not Path(artefact.path).is_file():
+        return False
+    with Path(artefact.path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == artefact.sha256
+
+
+def make(client: Ollama, release: Release, artefact: Artefact) -> None:
+    """Upload the artefact's file, which is here, and make its release's tag of it. Raises ServingError."""
+    library.create(
+        client,
+        release.tag,
+        Path(str(artefact.path)),
+        template=artefact.template,
+        system=artefact.system,
+        parameters=artefact.parameters,
+    )
 
 
 def try_out(client: Ollama, tag: str, system: str) -> None:

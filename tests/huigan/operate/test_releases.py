@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from typing import Any
 
@@ -140,7 +141,8 @@ def test_a_tag_that_ollama_lost_is_made_again_from_its_file(
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF and more")
     run = desk.running()
-    kept = db.write(releases.propose, run.id, run.attempt, {**ARTEFACT, "path": str(file)}, "huigan:run1-0", AT)
+    artefact = {**ARTEFACT, "path": str(file), "sha256": hashlib.sha256(b"GGUF and more").hexdigest()}
+    kept = db.write(releases.propose, run.id, run.attempt, artefact, "huigan:run1-0", AT)
     assert kept is not None
     assert isinstance(releases.promote(db, client, kept.id, by_user_id=None, at=minutes(1)), Promoted)
     assert fake.tags["huigan:run1-0"].system == ARTEFACT["system"]
