@@ -17,6 +17,7 @@ from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
 from bot.locales import Locales
 from bot.places import Spot, place_of, speaker_of, spot_of
+from bot.rights import is_admin
 from bot.screen import Screen
 from bot.status import marked, status, time_of
 from huigan.operate import releases as operate_releases
@@ -69,7 +70,7 @@ def _guarded(
         async def say(words: str) -> None:
             await screen.say(spot, words)
 
-        if not known.is_admin:
+        if not is_admin(known):
             await say(text(locale, "refusal.not_admin"))
             return
         words = await act(Asked(known, locale, spot, list(context.args or []), say, message))

@@ -25,6 +25,7 @@ from bot.panels import tell
 from bot.places import Spot
 from bot.progress import Account, account
 from bot.render import Piece, clipped
+from bot.rights import is_admin
 from bot.screen import Screen, is_passing
 from huigan.operate import releases as operate
 from huigan.operate.refusals import Refusal
@@ -191,7 +192,7 @@ def _decided(session: Session, at: datetime) -> list[tuple[RunCard, User, Accoun
 def _pressed_card(session: Session, query: CallbackQuery, run_id: int, at: datetime) -> tuple[User, Account] | Refusal:
     """Who pressed, and the run of the card; data may be forged, so the message must be that run's card."""
     user = users.find(session, CHANNEL, str(query.from_user.id))
-    if user is None or not user.is_admin:
+    if user is None or not is_admin(user):
         return Refusal("not_admin")
     message = query.message
     place = (str(message.chat.id), str(message.message_id)) if message else None

@@ -13,6 +13,7 @@ from telegram.ext import BaseHandler, CommandHandler, ContextTypes, MessageHandl
 from bot import claim, keyboards
 from bot.locales import Locales
 from bot.places import place_of, speaker_of, spot_of
+from bot.rights import is_admin
 from bot.screen import Screen
 from huigan.texts import text, told
 from huigan.turns.opening import Place, Refusal, Speaker, meet, start_over
@@ -86,4 +87,4 @@ def _of(update: Update) -> tuple[Message, User]:
 
 
 def _is_admin(session: Session, place: Place, speaker: Speaker, at: datetime) -> bool:
-    return meet(session, place, speaker, at)[0].is_admin
+    return is_admin(meet(session, place, speaker, at)[0])

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import codecs
 import hashlib
+import io
 import logging
 import re
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -36,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 MAX_DOWNLOAD_BYTES = 20_000_000  # what Telegram's own server hands out; a local one has no limit, and we keep to it
 MAX_TEXT_BYTES = 1_000_000  # many times what is read of one
+MOST_PIXELS = 50_000_000  # 200 MB once unpacked, which a file of a few kilobytes may become, in the server of us all
 PHOTO_SIDE = 1280  # Telegram keeps several sizes; releases with vision scale larger ones down
 FILE_SHARE = 0.75  # of the budget; the rest is for the system text, and for what the estimate gets wrong
 FENCE_CHARACTERS = 300  # around one file: its name and the fences
@@ -43,6 +46,7 @@ DOWNLOAD_SECONDS = 30.0
 RETRY_SECONDS = (0.5, 1.0)
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp"})
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 _TYPES = "json xml yaml x-yaml toml sql javascript typescript x-sh x-python x-httpd-php x-tex"
 _ENDINGS = """
     txt md markdown rst csv tsv json jsonl yaml yml toml ini cfg conf env log xml html htm css js mjs ts jsx tsx vue py
@@ -94,6 +98,10 @@ class Files:
             content = await self._fetched(message, MAX_DOWNLOAD_BYTES if kind == "image" else MAX_TEXT_BYTES, bot)
             if isinstance(content, Unread):
                 return content
+            # A photo was made by Telegram; a file is as its sender made it.
+            as_file = kind == "image" and not message.photo
+            if as_file and (unfit := await asyncio.to_thread(_unfit, content)):
+                return unfit
             contents.append(content)
         paired = list(zip(messages, kinds, contents, strict=True))
         try:
@@ -121,6 +129,8 @@ class Files:
         for wait_seconds in (*RETRY_SECONDS, 0.0):
             try:
                 file = await bot.get_file(source.file_id)
+                if (file.file_size or 0) > most_bytes:
+                    return _too_big(most_bytes)
                 content = bytes(await file.download_as_bytearray(read_timeout=DOWNLOAD_SECONDS))
                 return _too_big(most_bytes) if len(content) > most_bytes else content
             except RetryAfter as error:
@@ -178,6 +188,20 @@ def _name(message: Message) -> str:
 
 def _too_big(most_bytes: int) -> Unread:
     return Unread("too_big", {"most": f"{most_bytes // 1_000_000} MB"})
+
+
+def _unfit(content: bytes) -> Unread | None:
+    """Whether what was named a picture is none, or one that no server should unpack: by its header alone."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        pixels = MOST_PIXELS + 1
+    except (OSError, ValueError, SyntaxError):  # what its readers raise for a header that is broken
+        return Unread("image_kind")
+    return Unread("too_many_pixels", {"most": MOST_PIXELS // 1_000_000}) if pixels > MOST_PIXELS else None
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -16,6 +16,7 @@ from bot.keyboards import Press, parse
 from bot.locales import Locales
 from bot.places import Spot, spot_of
 from bot.render import Piece, clipped
+from bot.rights import is_admin
 from bot.screen import Screen
 from huigan.texts import text
 from storage import users
@@ -88,7 +89,7 @@ async def _pushed(db: Database, update: Update, locale: str) -> Pushed | str:
     if press is None or not isinstance(message, Message) or not _shows(message, query.data):
         return text(locale, "refusal.stale_button")
     known = await db.aread(users.find, CHANNEL, str(query.from_user.id))
-    if known is None or not known.is_admin:
+    if known is None or not is_admin(known):
         return text(locale, "refusal.not_admin")
     return Pushed(known, locale, press, spot_of(message), message.message_id)
 

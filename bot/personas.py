@@ -13,7 +13,7 @@ from telegram.ext import BaseHandler, CallbackQueryHandler, CommandHandler, Cont
 from bot import CHANNEL, keyboards
 from bot.locales import Locales
 from bot.places import place_of, place_under, speaker_of, spot_of
-from bot.rights import may_configure
+from bot.rights import is_admin, may_configure
 from bot.screen import Screen
 from huigan.texts import text
 from huigan.turns.opening import Place, Speaker, meet
@@ -63,7 +63,7 @@ class Personas:
         message, user = _message(update), update.effective_user
         assert user is not None
         known, _ = await self._db.awrite(meet, place_of(message), speaker_of(user), datetime.now(UTC))
-        if not known.is_admin:
+        if not is_admin(known):
             return text(locale, "refusal.not_admin")
         words = args[2] if args[0] == "add" and len(args) == 3 else None
         if len(args) < 2 or (args[0] == "add" and words is None):

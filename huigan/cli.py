@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 refused, nothing was 
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 import typer
@@ -36,6 +37,8 @@ for command in (*processes.ALL, backups.backup, backups.restore):
 
 @app.callback(help=HELP)
 def whatever_is_asked() -> None:
+    # What is kept is what people said: files are their owner's alone, on a machine that others use too.
+    os.umask(0o077)
     # A terminal that lacks a sign shows a question mark in its place; what it was asked to do is done all the same.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")

@@ -18,9 +18,10 @@ from storage import deployments, users
 from storage.records import Role
 from tests.bot import running
 from tests.bot.running import World, serve
-from tests.fakes.telegram import Chat, Message, Person
+from tests.fakes.telegram import Chat, Message, Person, pictures
 
 SEED = 3
+PNG = pictures.png(8, 6)
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +97,9 @@ def test_a_picture_without_words_and_one_sent_as_a_file_are_seen(here: World) ->
     here.alice.sends_photo(here.chat, b"photo")
     first = here.answer()
     assert words(here)[-1] == "请看看这张图片。"
-    here.alice.sends_document(here.chat, "tea.png", b"png", mime_type="image/png", caption="这个呢")
+    here.alice.sends_document(here.chat, "tea.png", PNG, mime_type="image/png", caption="这个呢")
     here.answer(after=first)
-    assert base64.b64decode(asked(here)[-1]["images"][0]) == b"png"
+    assert base64.b64decode(asked(here)[-1]["images"][0]) == PNG
 
 
 @pytest.mark.usefixtures("sighted")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import tarfile
@@ -75,6 +76,23 @@ def registered(machine: Machine) -> Machine:
     added = machine.run("base", "add", "qwen:0.5b", "--weights", "Qwen/Qwen2.5-0.5B-Instruct")
     assert added.returncode == 0, added.stderr
     return machine
+
+
+def test_what_is_kept_is_its_owners_alone(tmp_path: Path, fake: FakeOllama) -> None:
+    machine = Machine(tmp_path / "new" / "home", fake)
+    machine.environment["HUIGAN_HOME"] = str(machine.home)
+    assert subprocess.run([*PYTHON, "migrate"], env=machine.environment, umask=0o022, cwd=tmp_path).returncode == 0
+    made = [machine.home, *machine.home.rglob("*")]
+    assert len(made) > 1
+    assert {path.stat().st_mode & 0o077 for path in made} == {0}
+
+
+def test_a_gguf_whose_header_lies_never_reaches_ollama(machine: Machine, fake: FakeOllama, tmp_path: Path) -> None:
+    lying = tmp_path / "lying.gguf"
+    lying.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 2**60, 0) + bytes(64))
+    refused = machine.run("base", "add", str(lying), "--weights", "x/y")
+    assert (refused.returncode, "more than it has room for" in refused.stderr) == (2, True)
+    assert [each for each in fake.tags if "file" in each] == []
 
 
 def test_a_database_that_was_never_migrated_is_named_with_the_fix(tmp_path: Path, fake: FakeOllama) -> None:
