@@ -1,6 +1,7 @@
 # make demo   sets up, then runs the whole loop on a small real model
 # make test   sets up, then lints, type-checks and tests everything
 # make up     sets up, then runs what .env configures
+# make audit  asks whether a version in constraints.txt is known to be vulnerable
 #
 # PYTHON          the interpreter to build the environment with (3.11 or newer)
 # TORCH_INDEX_URL where torch is taken from; by default its CPU build where there is no NVIDIA GPU
@@ -22,7 +23,7 @@ endif
 TORCH_INDEX := $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL) --retries 1)
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\).*/\1/p' constraints.txt)
 
-.PHONY: setup demo test lint up clean
+.PHONY: setup demo test lint up audit clean
 
 setup: $(VENV)/.ready
 
@@ -49,5 +50,11 @@ lint: setup
 up: setup
 	$(BIN)/huigan up
 
+# In an environment of its own: it needs nothing of ours, and nothing of ours needs it.
+audit:
+	@test -x .venv-audit/bin/python || $(PYTHON) -m venv .venv-audit
+	@.venv-audit/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt pip-audit
+	@.venv-audit/bin/python .ci/audit
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis

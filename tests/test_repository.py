@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -64,6 +65,34 @@ def test_compose_passes_on_settings_that_exist() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_containers_have_no_root_no_capabilities_and_nothing_to_write_to_but_their_data() -> None:
+    services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "pid", "network_mode", "devices", "ipc"} & set(service), name
+        assert not [each for each in service.get("volumes", []) if each.startswith(("/", ".", "~"))], name
+        is_ours = "build" in service  # as whom these run is said in the Dockerfile
+        assert is_ours or name == "ollama" or not service["user"].startswith(("0", "root")), name
+
+
+def test_images_run_as_nobody_s_root_and_no_secret_is_in_a_layer() -> None:
+    stages = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").split("\nFROM ")[1:]
+    images = {stage.splitlines()[0].split()[-1]: stage for stage in stages}
+    for name in ("bot", "trainer"):
+        words = [line.split() for line in images[name].splitlines() if line]
+        users = [each[1] for each in words if each[0] == "USER"]
+        assert users == ["huigan"], name
+        last_run = max(at for at, each in enumerate(words) if each[0] == "RUN")
+        assert last_run < words.index(["USER", "huigan"]), "nothing is installed by who runs it"
+    for stage in stages:
+        named = re.findall(r"^(?:ARG|ENV) (.*)$", stage, re.MULTILINE)
+        assert not re.search("TOKEN|PASSWORD|SECRET|DATABASE_URL", " ".join(named))
+        assert not re.search(r"^ADD ", stage, re.MULTILINE)
+        assert "curl" not in stage
+
+
 def test_compose_can_read_its_file() -> None:
     command = next((each for each in (["docker", "compose"], ["docker-compose"]) if _runs([*each, "version"])), None)
     if command is None:
@@ -103,6 +132,31 @@ def test_everything_that_is_required_is_constrained() -> None:
             pinned[canonicalize_name(requirement.name)] = next(iter(requirement.specifier)).version
     for each in map(Requirement, wanted):
         assert pinned.get(canonicalize_name(each.name)) in each.specifier, each
+
+
+def test_every_constraint_is_one_version_and_each_package_has_one() -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert [str(each) for each in pins if [part.operator for part in each.specifier] != ["=="]] == []
+    assert [str(each) for each in pins if each.url or "*" in str(each.specifier)] == []
+    names = [canonicalize_name(each.name) for each in pins]
+    assert len(names) == len(set(names))
+
+
+def test_an_audit_that_cannot_ask_says_so_and_fails_only_where_it_is_required() -> None:
+    command = [sys.executable, str(REPOSITORY / ".ci" / "audit")]
+    for required, code in (("", 0), ("1", 1)):
+        environment = os.environ | {"AUDIT_SERVICE": "http://127.0.0.1:9", "AUDIT_REQUIRED": required}
+        asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (asked.returncode, "AUDIT SKIPPED: http://127.0.0.1:9 cannot be reached" in asked.stdout) == (code, True)
+
+
+def test_the_workflow_tests_and_audits_with_no_more_rights_than_to_read() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    assert workflow["permissions"] == {"contents": "read"}
+    said = {step.get("run") for job in workflow["jobs"].values() for step in job["steps"]}
+    assert {"bash .ci/run", "make audit"} <= said
+    assert workflow["jobs"]["audit"]["steps"][-1]["env"] == {"AUDIT_REQUIRED": "1"}
 
 
 def _runs(command: list[str]) -> bool:
