@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from huigan.operate import runs as operate
-from huigan.operate import workers
+from huigan.operate import settable, workers
 from huigan.texts import text
 from storage import outbox, runs
 from storage.db import Database
@@ -277,3 +277,19 @@ def test_only_the_name_of_an_exception_is_told(tmp_path: Path, stderr: str, name
     file = tmp_path / "stderr"
     file.write_bytes(stderr.encode("latin-1", "replace"))
     assert last_exception(file) == name
+
+
+def test_in_quiet_hours_it_claims_only_what_somebody_asked_for(sqlite_db: Database, url: str, tmp_path: Path) -> None:
+    clock = [datetime(2026, 11, 24, 14, 59, tzinfo=UTC)]  # a minute to eleven at night in Shanghai
+    said = {"environment": {"quiet_hours": "08:00-23:00", "zone": "Asia/Shanghai"}}
+    sqlite_db.write(settable.tell, "schedules", said, clock[0])
+    by_itself = sqlite_db.write(runs.enqueue, "default", {}, "schedule", clock[0])
+    assert by_itself is not None
+    asleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    supervisor = Supervisor(sqlite_db, lambda run: asleep, tmp_path / "logs", pace=PACE, now=lambda: clock[0])
+    supervisor.tick()
+    assert state(sqlite_db, by_itself) is RunState.QUEUED
+    clock[0] = datetime(2026, 11, 24, 15, 0, tzinfo=UTC)
+    supervisor.tick()
+    assert state(sqlite_db, by_itself) is RunState.RUNNING
+    supervisor.leave()
