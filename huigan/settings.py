@@ -70,6 +70,14 @@ class Settings(BaseSettings):
     backups: Path | None = Field(None, validation_alias=AliasChoices("HUIGAN_BACKUPS"))
     backup_keep: int = Field(7, ge=0, le=1000, validation_alias=AliasChoices("HUIGAN_BACKUP_KEEP"))
 
+    keep_releases: int | None = Field(10, ge=2, validation_alias=AliasChoices("HUIGAN_KEEP_RELEASES"))
+    keep_runs: int | None = Field(None, ge=1, validation_alias=AliasChoices("HUIGAN_KEEP_RUNS"))
+    keep_bases: int | None = Field(6, ge=1, validation_alias=AliasChoices("HUIGAN_KEEP_BASES"))
+    keep_logs_days: float | None = Field(None, gt=0, le=36500, validation_alias=AliasChoices("HUIGAN_KEEP_LOGS_DAYS"))
+    disk_budget_gib: float | None = Field(
+        None, gt=0, le=1e9, allow_inf_nan=False, validation_alias=AliasChoices("HUIGAN_DISK_BUDGET_GIB")
+    )
+
     hf_endpoint: str | None = None
     llama_cpp_dir: Path | None = None
 

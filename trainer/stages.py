@@ -311,7 +311,9 @@ def quantise(work: Work, origin: Origin, merged: Merged) -> Reference:
     from huigan.llama import merge as gguf_space
 
     kept = merged.base.with_suffix(f".{quantisation}.gguf") if importance is None else weighed_reference(work)
-    if not kept.is_file():
+    if kept.is_file():
+        kept.touch()
+    else:
         make_room(kept.parent, quantised_bytes(merged.base, quantisation, importance))
         told = work.told("quantise")
         gguf_space.quantise(merged.base, kept, quantisation, importance=importance, progress=told)
@@ -348,6 +350,7 @@ def sixteen_bit(work: Work, origin: Origin, weights: Path) -> Path:
     source = given if given.is_file() else weights
     kept = base_path(work.home, source)
     if kept.is_file():
+        kept.touch()  # what was used last is kept longest
         return kept
     from huigan.llama import convert
 

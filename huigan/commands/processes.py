@@ -14,8 +14,9 @@ import typer
 from huigan import settings as environment
 from huigan.commands import backups
 from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
+from huigan.commands.pruning import limits_of
 from huigan.commands.tending import Act, tended
-from huigan.operate import settable, tags
+from huigan.operate import library, settable, tags
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.settings import BadSettings, Settings
 from huigan.terminal import locale_of_terminal
@@ -24,7 +25,7 @@ from storage.migrations import upgrade
 from storage.records import Run
 from trainer.supervisor import worker_name
 
-CLEAR_SECONDS, WITHDRAW_SECONDS, PUT_BACK_SECONDS = 120.0, 600.0, 60.0
+CLEAR_SECONDS, PUT_BACK_SECONDS, WITHDRAW_SECONDS, PRUNE_SECONDS = 120.0, 60.0, 600.0, 3600.0
 
 
 def up() -> None:
@@ -151,7 +152,12 @@ def schedules() -> None:
         plan.recipe()  # a wrong one is named before anything starts
         try:
             withdraw = functools.partial(withdrawals.withdraw, db, Ollama(chosen.ollama_host))
-            acts = (*_nightly(chosen, db), (WITHDRAW_SECONDS, lambda: withdraw(now())))
+            kept = functools.partial(library.prune, db, Ollama(chosen.ollama_host), chosen.keep_releases)
+            acts: list[Act] = [
+                *_nightly(chosen, db),
+                (WITHDRAW_SECONDS, lambda: withdraw(now())),
+                (PRUNE_SECONDS, lambda: kept(now())),
+            ]
             with tended(chosen, db, "schedules", *acts) as signs:
                 main(db, plan, chores={"updates": functools.partial(forget_updates, db)}, beat=signs.beat)
         except BadCron as error:
@@ -171,7 +177,7 @@ def _nightly(chosen: Settings, db: Database) -> list[Act]:
 
 def trainer() -> None:
     """Claim queued runs and train them, each in a child process. Needs `pip install huigan[train]`."""
-    from trainer import clearing, keeper, supervisor
+    from trainer import clearing, keeper, stores, supervisor
 
     if importlib.util.find_spec("trl") is None:
         give_up("The trainer is not installed (trl is missing): pip install 'huigan[train]'", USAGE)
@@ -185,8 +191,12 @@ def trainer() -> None:
         environment = {name: value for name, value in said.items() if value is not None}
         db.write(settable.tell, "trainer", {"environment": environment}, now())
         put_back = functools.partial(keeper.put_back, db, Ollama(chosen.ollama_host))
-        upkeep = (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now()))
-        with tended(chosen, db, "trainer", upkeep, (PUT_BACK_SECONDS, lambda: put_back(now()))) as signs:
+        acts: list[Act] = [
+            (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now())),
+            (PRUNE_SECONDS, lambda: stores.prune(db, chosen.home, limits_of(chosen), now())),
+            (PUT_BACK_SECONDS, lambda: put_back(now())),
+        ]
+        with tended(chosen, db, "trainer", *acts) as signs:
             supervisor.main(db, command, chosen.home / "logs", beat=signs.beat)
 
 

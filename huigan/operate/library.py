@@ -3,21 +3,22 @@ that answers, that a rollback would need, or that waits for approval stays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from huigan.operate import keeping, tags
 from huigan.operate import releases as operate_releases
-from huigan.operate import tags
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
-from storage import audit, deployments, releases, runs
+from storage import artefacts, audit, deployments, holdings, releases, runs
 from storage.db import Database
-from storage.records import RunState
+from storage.records import Release, RunState
 
-LIVE, ROLLBACK, AWAITED, ALIAS = "live", "rollback", "awaited", "alias"
+LIVE, ROLLBACK, AWAITED, ALIAS, CANARY = "live", "rollback", "awaited", "alias", "canary"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Kept:
     tag: str
     size_bytes: int
     is_loaded: bool
-    needed_for: str | None  # LIVE, ROLLBACK, AWAITED or ALIAS; None: it may go
+    needed_for: str | None  # LIVE, ROLLBACK, AWAITED, CANARY or ALIAS; None: it may go
 
 
 def listed(db: Database, client: Ollama) -> list[Kept]:
@@ -37,15 +38,55 @@ def listed(db: Database, client: Ollama) -> list[Kept]:
 
 def needs(session: Session) -> dict[str, str]:
     """Tags that must stay, and what for."""
-    found = {tags.ALIAS: ALIAS}
+    named = {each.tag: why for each, why in needed(session)}
+    return {whole(tag): why for tag, why in ({tags.ALIAS: ALIAS} | named).items()}
+
+
+def needed(session: Session) -> list[tuple[Release, str]]:
+    """Releases that must stay, and what for; of several reasons the strongest is last. One that was withdrawn, for it
+    holds what somebody took back, never comes back."""
+    return [(each, why) for each, why in _wanted(session) if not _is_withdrawn(session, each)]
+
+
+def _is_withdrawn(session: Session, release: Release) -> bool:
+    held = holdings.of_release(session, release.id)
+    return held is not None and held.withdrawn_at is not None
+
+
+def _wanted(session: Session) -> list[tuple[Release, str]]:
+    found: list[tuple[Release, str]] = []
     for each in runs.newest(session, 1000, states=frozenset({RunState.AWAITING_APPROVAL})):
         proposed = releases.of_artefact(session, each.artefact_id) if each.artefact_id is not None else None
-        found |= {proposed.tag: AWAITED} if proposed else {}
-    before = operate_releases.before_live(deployments.history(session, operate_releases.HISTORY))
+        found += [(proposed, AWAITED)] if proposed else []
+    history = deployments.history(session, operate_releases.HISTORY)
+    before = operate_releases.before_live(history)
+    found += [(releases.get(session, before), ROLLBACK)] if before is not None else []
+    found += [(releases.get(session, each.release_id), CANARY) for each in history[:1] if 0 < each.share < 1]
     live = deployments.live(session)
-    found |= {releases.get(session, before).tag: ROLLBACK} if before is not None else {}
-    found |= {live.release.tag: LIVE} if live else {}
-    return {whole(tag): why for tag, why in found.items()}
+    return [*found, (live.release, LIVE)] if live else found
+
+
+def prune(db: Database, client: Ollama, keep: int | None, at: datetime, *, dry: bool = False) -> keeping.Plan:
+    """Take the tags of older releases out of Ollama, but for the newest `keep` and what is needed. What was removed by
+    a call that was cut short is gone; the next one goes on. `dry`: only say which. Raises ServingError."""
+    things = db.read(_things, library.sizes(client))
+    planned = keeping.plan(things, keeping.Limits({"tag": keep}), at)
+    for each in () if dry else planned.going:
+        if whole(each.thing.name) not in db.read(needs):  # somebody may have gone back to it meanwhile
+            library.delete(client, each.thing.name)
+            db.write(audit.record, None, "tag.prune", at, tag=each.thing.name)
+    return planned
+
+
+def _things(session: Session, sizes: Mapping[str, int]) -> list[keeping.Thing]:
+    """Of the tags in Ollama those that are releases of runs: what anybody else has there is theirs."""
+    wanted = needs(session)
+    found = [releases.by_tag(session, tag) for tag in sizes]
+    made = [each for each in found if each and artefacts.get(session, each.artefact_id).run_id is not None]
+    return [
+        keeping.Thing("tag", each.tag, sizes[each.tag], each.id, each.created_at, wanted.get(whole(each.tag)))
+        for each in made
+    ]
 
 
 def whole(tag: str) -> str:

@@ -46,6 +46,7 @@ def withdraw(db: Database, client: Ollama, at: datetime) -> list[Release]:
     do now is tried again at the next call; what it did already is only written down."""
     done = []
     for held, release in db.read(_to_withdraw):
+        db.write(_end_trial, release, at)
         try:
             library.delete(client, release.tag)
         except ServingError as error:
@@ -67,6 +68,13 @@ def _to_withdraw(session: Session) -> list[tuple[Holding, Release]]:
         if release is not None and release.id not in answers:
             found.append((held, release))
     return found
+
+
+def _end_trial(session: Session, release: Release, at: datetime) -> None:
+    """Where it answers a share of conversations, none of them is to meet a tag that is gone."""
+    newest = deployments.history(session, 1)
+    if newest and newest[0].release_id == release.id and 0 < newest[0].share < 1:
+        deployments.deploy(session, release.id, "schedule", "data_withdrawn", at, share=0.0)
 
 
 def _record(session: Session, held: Holding, release: Release, at: datetime) -> bool:

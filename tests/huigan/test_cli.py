@@ -426,3 +426,16 @@ def test_settings_are_listed_with_their_origin_set_and_taken_back(machine: Machi
 
 def test_the_next_run_is_told_in_words(machine: Machine) -> None:
     assert "has not looked yet" in machine.run("run", "next").stdout
+
+
+def test_pruning_shows_what_would_go_before_it_does(machine: Machine) -> None:
+    registered(machine)
+    half = machine.home / "bases" / "b.f16.gguf.part"
+    half.parent.mkdir()
+    half.write_bytes(b"x")
+    os.utime(half, (0, 0))
+    shown = machine.run("prune", "--dry-run", "--json")
+    assert [(each["thing"]["name"], each["why"]) for each in json.loads(shown.stdout)] == [(str(half), "left")]
+    assert half.exists()
+    assert machine.run("prune").returncode == 0
+    assert not half.exists()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from huigan.operate import releases, withdrawals
+from huigan.operate import library, releases, withdrawals
 from huigan.operate.refusals import Refusal
 from huigan.operate.releases import Promoted
 from huigan.serving.client import Ollama
@@ -104,3 +104,25 @@ def test_a_rebuild_is_wanted_for_what_answers_or_awaits_or_was_ended_for_it(db: 
     db.write(holdings.mark, [ended.id], minutes(4))
     db.write(runs.move, ended.id, ended.attempt, RunState.RUNNING, RunState.CANCELLED, minutes(4))
     assert db.read(withdrawals.rebuild_asked_at, "default") == minutes(4)
+
+
+def test_one_that_is_tried_on_a_share_answers_nobody_before_its_tag_goes(
+    db: Database, desk: Desk, fake: FakeOllama, client: Ollama
+) -> None:
+    tried, clean = desk.published(), desk.published()
+    db.write(deployments.deploy, tried.id, "test", "conversations", minutes(1), share=0.1)
+    take_back(db, tried)
+    assert withdrawals.withdraw(db, client, minutes(2)) == [tried]
+    assert [(each.release_id, each.share) for each in db.read(deployments.history, 1)] == [(tried.id, 0.0)]
+    assert live(db) == clean.id
+
+
+def test_one_that_was_withdrawn_is_no_rollback_target_that_anybody_puts_back(
+    db: Database, desk: Desk, client: Ollama
+) -> None:
+    held, clean = desk.published(), desk.published()
+    assert held.tag in db.read(library.needs)
+    take_back(db, held)
+    withdrawals.withdraw(db, client, minutes(2))
+    assert held.tag not in db.read(library.needs)
+    assert clean.tag in db.read(library.needs)
