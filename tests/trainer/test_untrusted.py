@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from jinja2.exceptions import SecurityError
 
 from tests.trainer.chats import rows, tiny_recipe
 from trainer import training, tuning
@@ -99,6 +100,16 @@ def test_code_beside_weights_is_not_run_and_nobody_is_asked_to_run_it(
     assert "[y/N]" not in loaded.stdout + loaded.stderr
     is_known = how == "tokenizer" or model_type == "llama"  # without the code: what transformers has itself will do
     assert (loaded.returncode == 0) == is_known, loaded.stderr[-500:]
+
+
+@pytest.mark.parametrize(
+    "reaching", ["''.__class__.__mro__", "messages.append(1)", "cycler.__init__.__globals__", "range(999999999)"]
+)
+def test_a_chat_template_reaches_nothing_but_the_messages(tiny: Path, reaching: str) -> None:
+    tokenizer = training.load_tokenizer(tiny)
+    tokenizer.chat_template = "{{ " + reaching + " }}"
+    with pytest.raises((SecurityError, OverflowError)):
+        tokenizer.apply_chat_template([{"role": "user", "content": "茶"}], tokenize=False)
 
 
 def test_an_adapter_that_is_a_pickle_is_refused_before_peft_sees_it(tmp_path: Path) -> None:
