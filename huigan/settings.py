@@ -73,6 +73,10 @@ class Settings(BaseSettings):
     keep_releases: int | None = Field(10, ge=2, validation_alias=AliasChoices("HUIGAN_KEEP_RELEASES"))
     keep_runs: int | None = Field(None, ge=1, validation_alias=AliasChoices("HUIGAN_KEEP_RUNS"))
     keep_bases: int | None = Field(6, ge=1, validation_alias=AliasChoices("HUIGAN_KEEP_BASES"))
+    keep_messages_days: float | None = Field(
+        None, ge=1, le=36500, validation_alias=AliasChoices("HUIGAN_KEEP_MESSAGES_DAYS")
+    )
+    keep_updates_days: float = Field(7, ge=1, le=36500, validation_alias=AliasChoices("HUIGAN_KEEP_UPDATES_DAYS"))
     keep_logs_days: float | None = Field(None, gt=0, le=36500, validation_alias=AliasChoices("HUIGAN_KEEP_LOGS_DAYS"))
     disk_budget_gib: float | None = Field(
         None, gt=0, le=1e9, allow_inf_nan=False, validation_alias=AliasChoices("HUIGAN_DISK_BUDGET_GIB")

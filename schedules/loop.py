@@ -179,9 +179,9 @@ def reap(db: Database, at: datetime) -> None:
         log.warning("run %d lost its worker and is %s", moved.id, moved.state)
 
 
-def forget_updates(db: Database, at: datetime) -> None:
+def forget_updates(db: Database, at: datetime, *, keep: timedelta = KEEP_UPDATES) -> None:
     """Telegram's updates are kept to be handled once, and a while longer to know a repeated one."""
-    gone = db.write(updates.prune, at - KEEP_UPDATES)
+    gone = db.write(updates.prune, at - keep)
     log.info("%d handled updates are forgotten", gone)
 
 

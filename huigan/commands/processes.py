@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib.util
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ from huigan.commands import backups
 from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
 from huigan.commands.pruning import limits_of
 from huigan.commands.tending import Act, tended
-from huigan.operate import library, settable, tags
+from huigan.operate import library, retention, settable, tags
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.settings import BadSettings, Settings
 from huigan.terminal import locale_of_terminal
@@ -114,7 +115,8 @@ def bot() -> None:
             secret = chosen.telegram_webhook_secret.get_secret_value()
             webhook = Webhook(chosen.telegram_webhook_url, secret, chosen.telegram_webhook_listen)
         try:
-            with tended(chosen, db, "bot") as signs:
+            expire = functools.partial(retention.expire, db, chosen.keep_messages_days)
+            with tended(chosen, db, "bot", (PRUNE_SECONDS, lambda: expire(now()))) as signs:
                 run(
                     chosen.telegram_bot_token.get_secret_value(),
                     base_url=chosen.telegram_base_url,
@@ -152,14 +154,15 @@ def schedules() -> None:
         plan.recipe()  # a wrong one is named before anything starts
         try:
             withdraw = functools.partial(withdrawals.withdraw, db, Ollama(chosen.ollama_host))
-            kept = functools.partial(library.prune, db, Ollama(chosen.ollama_host), chosen.keep_releases)
+            days = timedelta(days=chosen.keep_updates_days)
+            kept = functools.partial(library.look, db, Ollama(chosen.ollama_host), chosen.keep_releases)
             acts: list[Act] = [
                 *_nightly(chosen, db),
                 (WITHDRAW_SECONDS, lambda: withdraw(now())),
                 (PRUNE_SECONDS, lambda: kept(now())),
             ]
             with tended(chosen, db, "schedules", *acts) as signs:
-                main(db, plan, chores={"updates": functools.partial(forget_updates, db)}, beat=signs.beat)
+                main(db, plan, chores={"updates": functools.partial(forget_updates, db, keep=days)}, beat=signs.beat)
         except BadCron as error:
             give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
 

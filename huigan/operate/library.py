@@ -3,6 +3,7 @@ that answers, that a rollback would need, or that waits for approval stays."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,9 +15,12 @@ from huigan.operate import releases as operate_releases
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
+from huigan.serving.errors import ServingError
 from storage import artefacts, audit, deployments, holdings, releases, runs
 from storage.db import Database
 from storage.records import Release, RunState
+
+log = logging.getLogger(__name__)
 
 LIVE, ROLLBACK, AWAITED, ALIAS, CANARY = "live", "rollback", "awaited", "alias", "canary"
 
@@ -76,6 +80,14 @@ def prune(db: Database, client: Ollama, keep: int | None, at: datetime, *, dry: 
             library.delete(client, each.thing.name)
             db.write(audit.record, None, "tag.prune", at, tag=each.thing.name)
     return planned
+
+
+def look(db: Database, client: Ollama, keep: int | None, at: datetime) -> None:
+    """As `prune`; an Ollama that is away is looked at again later."""
+    try:
+        prune(db, client, keep, at)
+    except ServingError as error:
+        log.warning("old tags stay in Ollama for now: %s", error)
 
 
 def _things(session: Session, sizes: Mapping[str, int]) -> list[keeping.Thing]:

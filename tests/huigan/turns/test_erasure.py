@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from huigan.operate import retention
 from huigan.turns import feedback, history
 from huigan.turns.erasure import Forgotten, forget
 from huigan.turns.export import own_data
@@ -224,3 +225,24 @@ def test_of_who_is_forgotten_only_what_they_did_as_an_admin_stays(world: Databas
     # A conversation stays where somebody else went on in it; the user is a row without a name.
     assert set(left) == {"user", "conversation", "run", "audit", "setting", "invitation"}
     assert SECRET not in json.dumps(left, ensure_ascii=False)
+
+
+def test_old_conversations_go_whole_by_the_days_that_are_set_and_by_default_none_does(world: Database) -> None:
+    later = AT + timedelta(days=40)
+    world.write(lambda session: answered_at(session, who(world, "bob"), later))
+    assert retention.expire(world, None, later) == 0
+    assert SECRET in everything(world)
+    assert retention.expire(world, 30, later) > 0
+    left = everything(world)
+    assert "天气" not in left
+    assert f"{SECRET}一" not in left
+    assert "最近" in left
+    assert retention.expire(world, 30, later) == 0
+    assert world.read(audit.newest)[0].act == "data.expire"
+
+
+def answered_at(session: Session, user_id: int, at: datetime) -> None:
+    chat = chats.find(session, "terminal", "group")
+    assert chat is not None
+    talk = chats.begin(session, chat.id, "", user_id, at)
+    messages.add(session, talk.id, user_id, "最近", "terminal:bob:late", at)
