@@ -17,11 +17,12 @@ import pytest
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
+from huigan.operate import releases as releases_of_runs
 from huigan.operate import timetable, workers
 from huigan.operate.cron import BadCron
 from huigan.operate.recipes import NoSuchRecipe
 from schedules import loop
-from storage import artefacts, chats, deployments, messages, releases, runs, settings, turns, updates, users
+from storage import artefacts, chats, deployments, holdings, messages, releases, runs, settings, turns, updates, users
 from storage.db import Database
 from storage.recipe import Data, Recipe
 from storage.records import ChatKind, Ended, Run, RunState, Thumb
@@ -305,3 +306,24 @@ def test_handled_updates_are_forgotten_after_a_week_and_others_never(sqlite_db: 
     assert [each.update_id for each in sqlite_db.read(updates.unhandled)] == [3]
     assert sqlite_db.write(updates.store, 1, {}, AT)
     assert not sqlite_db.write(updates.store, 2, {}, AT)
+
+
+def test_what_somebody_took_back_is_made_anew_by_night_though_nothing_new_was_rated(db: Database) -> None:
+    """And once only: the run that is queued for it stands for everybody who did."""
+    plan = loop.Plan(lambda: RECIPE, zone=UTC)  # no cron at all
+    db.write(add_base, AT - timedelta(days=1))
+    db.write(rate, 4, AT)
+    queued = db.write(runs.enqueue, RECIPE.lane, RECIPE.to_dict(), "command", AT)
+    assert queued is not None
+    claimed = db.write(runs.claim, "gpu", AT)
+    assert claimed is not None
+    artefact = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
+    db.write(releases_of_runs.publish, claimed.id, claimed.attempt, artefact, "huigan:run1-0", AT)
+    assert not loop.consider(db, plan, AT + timedelta(hours=20)).enqueue
+    db.write(holdings.mark, [claimed.id], AT + timedelta(hours=1))
+    assert not loop.consider(db, plan, AT + timedelta(hours=2)).enqueue
+    assert codes(db)[0] == "rebuild_wanted"
+    night = AT + timedelta(hours=15)
+    assert loop.consider(db, plan, night).why == "rebuild"
+    assert [each.why for each in db.read(runs.newest)] == ["rebuild", "command"]
+    assert not loop.consider(db, plan, night + timedelta(minutes=1)).enqueue
