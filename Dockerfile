@@ -32,6 +32,8 @@ ARG PIP_INDEX_URL
 COPY constraints.txt ./
 COPY --from=requirements /app/bot.txt ./
 RUN pip install --constraint constraints.txt --requirement bot.txt
+# pg_dump and psql, for backups.
+RUN apt-get update && apt-get install --yes --no-install-recommends postgresql-client && rm -rf /var/lib/apt/lists/*
 
 FROM packages AS bot
 COPY --from=wheel /wheel /wheel

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from huigan.commands import backups, bases, data, feedback, processes, pruning, releases, runs, settings
+from huigan.commands import backups, bases, data, doctor, feedback, processes, pruning, releases, runs, settings
 
 HELP = """A Telegram bot for your own Chinese LLM that gets better from being rated.
 
@@ -31,7 +31,7 @@ app.add_typer(releases.app, name="release")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(data.app, name="data")
 app.add_typer(settings.app, name="settings")
-for command in (*processes.ALL, backups.backup, backups.restore, pruning.prune):
+for command in (*processes.ALL, backups.backup, backups.restore, pruning.prune, doctor.doctor):
     app.command()(command)
 
 

@@ -28,6 +28,7 @@ from storage.tables import metadata
 
 Dialect = Literal["sqlite", "postgresql"]
 FILE_NAMES: Mapping[str, str] = {"sqlite": "database.sqlite", "postgresql": "database.dump"}
+TOOLS = ("pg_dump", "pg_restore", "psql")
 REVISIONS = "alembic_version"
 OF_THE_PROGRAM = frozenset({REVISIONS, "setting"})  # rows that come by starting it
 # pg_restore 17 writes it, and servers before 17 do not know it.

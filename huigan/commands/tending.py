@@ -35,7 +35,7 @@ def tended(
     with contextlib.ExitStack() as stack:
         if chosen.health_listen:
             told = metrics.registry(
-                db, client, chosen.home, signs, process=process, version=version("huigan"), now=now, card=_card
+                db, client, chosen.home, signs, process=process, version=version("huigan"), now=now, card=card
             )
             host, _, port = chosen.health_listen.rpartition(":")
             answers = endpoint.answering(db, signs, told, process)
@@ -44,6 +44,6 @@ def tended(
         yield signs
 
 
-def _card() -> metrics.Card | None:
+def card() -> metrics.Card | None:
     found = machine.card()
     return metrics.Card(found.name, found.total_bytes, found.free_bytes) if found else None

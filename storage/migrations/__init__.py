@@ -37,6 +37,12 @@ def knows(revision: str | None) -> bool:
     return revision is None or revision in known
 
 
+def is_newer(db: Database) -> bool:
+    """Whether a newer Huigan migrated it."""
+    with db.engine.connect() as connection:
+        return not knows(MigrationContext.configure(connection).get_current_revision())
+
+
 def is_current(db: Database) -> bool:
     with db.engine.connect() as connection:
         present = MigrationContext.configure(connection).get_current_revision()
