@@ -24,8 +24,8 @@ from huigan.terminal import locale_of_terminal
 from huigan.texts import text, told
 from storage.copies import CopyFailed
 from storage.db import BadDatabaseUrl, Database
+from storage.migrations import is_current
 from storage.recipe import BadRecipe
-from trainer import replay, suite
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def backup(
 ) -> None:
     """Write one archive: the database as it is now, recipes, suites, settings without secrets. It is proved by loading
     it into a fresh database. The newest HUIGAN_BACKUP_KEEP stay."""
-    with opened() as (chosen, db), _explained():
+    with opened(migrated=False) as (chosen, db), _explained():  # before it is migrated is when one is wanted
         folder = out or chosen.backup_folder
         if listed:
             found = backups.listed(folder)
@@ -105,9 +105,12 @@ def make(db: Database, chosen: Settings, at: datetime, folder: Path | None = Non
 
 def _files(db: Database, chosen: Settings) -> list[Path]:
     """The recipe in force, and what it names. One that cannot be read is no reason for no backup."""
+    from trainer import replay, suite  # which no other command should wait for
+
     found: list[Path] = []
     try:
-        file = recipes.file_of(db.read(recipes.chosen, chosen.recipe))
+        name = db.read(recipes.chosen, chosen.recipe) if is_current(db) else chosen.recipe or recipes.DEFAULT
+        file = recipes.file_of(name)
         found.append(file)
         recipe = recipes.find(str(file))
         if recipe.gate.suite is not None:

@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from storage import copies, deployments, settings
 from storage.copies import Copied, CopyFailed
 from storage.db import Database
-from storage.migrations import knows
+from storage.migrations import is_current, knows
 
 FORMAT = 1
 MANIFEST, ENVIRONMENT, LIVE = "manifest.json", "environment.json", "live.json"
@@ -83,9 +83,11 @@ def make(
         file = folder / f"huigan-{at.astimezone(UTC).strftime(STAMP)}.tar.gz"
         database = work / "database"
         copied = copies.take(db, database)
+        if copied.revision is None:
+            raise CopyFailed("no_tables")
         contents = {copies.FILE_NAMES[copied.dialect]: database}
         contents |= {f"recipes/{each.name}": each for each in recipes if each.is_file()}
-        for name, told in ((ENVIRONMENT, environment), (LIVE, db.read(_live))):
+        for name, told in ((ENVIRONMENT, environment), (LIVE, db.read(_live) if is_current(db) else None)):
             contents[name] = work / name
             contents[name].write_text(json.dumps(told, ensure_ascii=False, indent=1, default=str), encoding="utf-8")
         is_proved = copies.prove(db, database, copied, work / "proof")

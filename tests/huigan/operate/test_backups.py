@@ -129,6 +129,23 @@ def test_a_backup_of_a_newer_version_is_refused_before_anything_is_touched(sqlit
     assert not (tmp_path / "new.db").exists()
 
 
+def test_an_older_database_is_backed_up_before_it_is_migrated_and_one_without_tables_is_told(tmp_path: Path) -> None:
+    from alembic import command
+
+    from storage.migrations import _config
+
+    old = connect(f"sqlite:///{tmp_path / 'old.db'}")
+    with pytest.raises(CopyFailed, match="no_tables"):
+        make(old, tmp_path / "backups")
+    with old.engine.connect() as connection, connection.begin():
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    made = make(old, tmp_path / "backups")
+    old.close()
+    assert (made.copied.revision, made.is_proved) == ("0001", True)
+
+
 def test_two_at_once_are_one_and_a_refusal(sqlite_db: Database, tmp_path: Path) -> None:
     with backups._alone(tmp_path), pytest.raises(CopyFailed, match="under_way"):
         make(sqlite_db, tmp_path)

@@ -30,7 +30,7 @@ AS_IT_STANDS = """
     auto sft dpo kto orpo dry default admin replay start tune processes patience wrong language long unsafe other
     up backup apt postgresql client PostgreSQL MB force chrony OLLAMA HOST
     TELEGRAM BOT TOKEN BASE URL BotFather env chat migrate NVIDIA HF ENDPOINT https hf mirror com release rollback
-    restore
+    restore train
 """
 # One row of two or three (bot.keyboards, bot.broadcast, bot.people); a three's may also bear a tick.
 IN_TWOS = (
