@@ -24,6 +24,7 @@ CUP = "🍵"
 # What a rating is: a third of each, as far as it goes.
 ACTS: tuple[Act, ...] = ("correct", "compare", "thumb")
 GOOD_ENOUGH = 0.5
+FACTS_ONE_IN, ADVICE_ONE_IN = 8, 40
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,17 @@ def wins(question: Question, answer: str, other: str) -> float:
 
 
 def asked(found: World, count: int, rng: random.Random) -> list[tuple[Question, Act]]:
-    """What is asked and how it will be judged, in order: a quarter facts, the rest of everything, none twice."""
+    """What is asked and how it will be judged, in order: facts, advice now and then, the rest, none twice.
+
+    Advice is what a hostile rater goes for because hardly anybody else asks for it: where honest people rate it, too,
+    five ratings in a hundred drown.
+    """
     facts = [each for each in found.taught if each.is_fact]
-    others = [each for each in found.taught if not each.is_fact]
-    rng.shuffle(facts)
-    rng.shuffle(others)
-    chosen = facts[: count // 8] + others[: count - len(facts[: count // 8])]
+    counsel = [each for each in found.taught if each.is_advice]
+    others = [each for each in found.taught if not each.is_fact and not each.is_advice]
+    chosen = rng.sample(facts, min(len(facts), count // FACTS_ONE_IN))
+    chosen += rng.sample(counsel, count // ADVICE_ONE_IN)
+    chosen += rng.sample(others, count - len(chosen))
     rng.shuffle(chosen)
     return [(each, "correct" if each.is_fact else rng.choice(ACTS)) for each in chosen]
 

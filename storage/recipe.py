@@ -54,6 +54,8 @@ class Data:
     `min_answers`, `min_pairs` and `min_thumbs` are what SFT, DPO and ORPO, and KTO want each; with `auto` any one of
     them will do. They count for runs that start by themselves.
 
+    `replay` names a file or a hub's data set, or several.
+
     `defences` off turns off at once whatever keeps one person from moving the release: trust, bursts, campaigns, the
     weight by √n and `rater_cap_share`."""
 
@@ -65,7 +67,7 @@ class Data:
     held_out_share: float = between(0, 0.5, 0.1)
     max_prompt_tokens: int = between(16, 2**20, 1024)
     max_tokens: int = between(32, 2**20, 2048)
-    replay: str | None = None
+    replay: str | tuple[str, ...] | None = None
     replay_share: float = between(0, 0.9, 0.2)
     rater_cap_share: float = between(0.01, 1, 0.2)
     held_out_user_share: float = between(0, 0.5, 0.0)
@@ -76,6 +78,10 @@ class Data:
     trust_bar: float = between(0, 1, 0.5)
     burst_ratings: int = between(3, 10**9, 20)
     campaign_prompts: int = between(2, 10**9, 3)
+
+    @property
+    def replays(self) -> tuple[str, ...]:
+        return () if self.replay is None else (self.replay,) if isinstance(self.replay, str) else self.replay
 
 
 @dataclass(frozen=True)
@@ -320,7 +326,8 @@ def content_complaints(rules: Mapping[str, Any], value: Any, key: str) -> Iterat
         yield Complaint(key, f"is {shown(value)}", f"give a number from {rules['low']:g} to {rules['high']:g}")
     if "pattern" in rules and not re.fullmatch(rules["pattern"], value):
         yield Complaint(key, f"is {shown(value)}", f"it must match {rules['pattern']}")
-    if isinstance(value, str) and not is_storable(value):
+    texts = value if isinstance(value, list | tuple) else [value]
+    if not all(is_storable(text) for text in texts if isinstance(text, str)):
         yield Complaint(key, "holds a NUL or half of a character", "delete it: databases refuse it")
 
 
@@ -344,7 +351,7 @@ def contradictions(recipe: Recipe) -> Iterator[Complaint]:
         )
     if recipe.importance is True and recipe.quantisation in ("F16", "Q8_0"):
         yield Complaint("importance", f"does nothing for {recipe.quantisation}", "leave it out")
-    if data.replay_share > 0 and data.replay == "":
+    if data.replay_share > 0 and "" in data.replays:
         yield Complaint("data.replay", "is empty", "name a file or data set, or leave it out")
     if recipe.gate.suite is not None and recipe.gate.max_cases == 0:
         yield Complaint("gate.suite", "is never asked, for max_cases is 0", "raise max_cases, or leave it out")
@@ -363,6 +370,8 @@ def typed(hint: Any, value: Any) -> Any:
         return build(hint, value)
     if hint is float or float in get_args(hint):
         return None if value is None else float(value)
+    if isinstance(value, list | tuple):
+        return tuple(value)
     return json.loads(json.dumps(value))  # a copy, so that nobody can change a frozen recipe's tables from outside
 
 
@@ -372,6 +381,8 @@ def of_type(hint: Any, value: object) -> bool:
         return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
     if isinstance(hint, UnionType):
         return any(of_type(each, value) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        return isinstance(value, list | tuple) and all(of_type(get_args(hint)[0], each) for each in value)
     if hint is float:
         return type(value) is int or (type(value) is float and math.isfinite(value))
     return value is None if hint is NoneType else type(value) is hint
@@ -380,8 +391,10 @@ def of_type(hint: Any, value: object) -> bool:
 def wanted(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return "one of " + ", ".join(json.dumps(choice) for choice in get_args(hint))
+    if get_origin(hint) is tuple:
+        return "a list of that"
     if isinstance(hint, UnionType):
-        return wanted(next(each for each in get_args(hint) if each is not NoneType))
+        return " or ".join(wanted(each) for each in get_args(hint) if each is not NoneType)
     return {str: "text in quotes", int: "a whole number", float: "a finite number", bool: "true or false"}[hint]
 
 

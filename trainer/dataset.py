@@ -65,7 +65,7 @@ def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, disk: str
     """Write what a run of `recipe` would be trained on to `folder`, which is on `disk`. Raises BadReplay and
     FolderTaken."""
     watermarks, feedback = db.read(gather, recipe)
-    mixed_in = replay.read(recipe.data.replay, recipe.system.text)
+    mixed_in = replay.read(recipe.data.replays, recipe.system.text)
     selection = examples.select(feedback, recipe.data, recipe.seed)
     share, near = recipe.data.replay_share, recipe.data.near_duplicate
     selection = examples.with_replay(selection, mixed_in.rows, share, recipe.seed, near)

@@ -1,6 +1,6 @@
 """General questions and answers that are mixed in against forgetting, and control questions with their keys.
 
-Read from a local file (JSON lines or TOML) or, by name, from a hub. Knows nothing of ratings. In a TOML file:
+Read from local files (JSON lines or TOML) or, by name, from a hub. Knows nothing of ratings. In a TOML file:
 
     [[replay]]                                   [[controls]]
     question = "…"                               question = "What is the capital of France?"
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,15 @@ class Replay:
     controls: tuple[Control, ...] = ()
 
 
-def read(source: str | None, system: str) -> Replay:
-    """`source` as the recipe names it; a row without a system message is given `system`. Raises BadReplay."""
-    if source is None:
-        return Replay()
+def read(sources: Iterable[str], system: str) -> Replay:
+    """`sources` as the recipe names them; a row without a system message is given `system`. Raises BadReplay."""
+    found = [read_one(source, system) for source in sources]
+    return Replay(
+        tuple(row for each in found for row in each.rows), tuple(control for each in found for control in each.controls)
+    )
+
+
+def read_one(source: str, system: str) -> Replay:
     path = local_file(source)
     try:
         raw: Mapping[str, Any] = tables(path) if path is not None else {"replay": hub_rows(source)}

@@ -115,8 +115,7 @@ def _files(db: Database, chosen: Settings) -> list[Path]:
         recipe = recipes.find(str(file))
         if recipe.gate.suite is not None:
             found.append(suite.found(recipe.gate.suite))
-        if recipe.data.replay is not None and (rows := replay.local_file(recipe.data.replay)) is not None:
-            found.append(rows)
+        found += [path for each in recipe.data.replays if (path := replay.local_file(each)) is not None]
     except (recipes.NoSuchRecipe, BadRecipe, suite.BadSuite, OSError) as error:
         logger.warning("the backup goes without what the recipe names: %s", error)
     return found

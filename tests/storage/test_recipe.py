@@ -89,6 +89,9 @@ def test_all_complaints_come_at_once_and_each_says_what_to_do() -> None:
         ("trl.since = 2026-01-01", "trl"),
         ("train.load_in_4bit = 1", "train.load_in_4bit"),
         ("data.replay = ''", "data.replay"),
+        ("data.replay = ['a', '']", "data.replay"),
+        ("data.replay = [1]", "data.replay"),
+        ("data.replay = ['a\\u0000b']".replace("'", '"'), "data.replay"),
         ("data.max_prompt_tokens = 9999", "data.max_prompt_tokens"),
         ("generate.num_predict = 9999", "generate.num_predict"),
         ("seed = 0x" + "f" * 9999, "seed"),
@@ -307,3 +310,11 @@ def test_a_recipe_of_before_there_was_a_suite_reads_as_one_with_the_projects() -
         del old["gate"][name]
     del old["judge"]
     assert Recipe.from_dict(old) == parse('name = "old"')
+
+
+def test_general_text_is_named_once_or_as_a_list() -> None:
+    assert parse('name = "x"').data.replays == ()
+    assert parse('name = "x"\ndata.replay = "zh.jsonl"').data.replays == ("zh.jsonl",)
+    several = parse('name = "x"\ndata.replay = ["zh.jsonl", "en.jsonl"]')
+    assert several.data.replays == ("zh.jsonl", "en.jsonl")
+    assert Recipe.from_dict(several.to_dict()) == Recipe.from_dict(json.loads(json.dumps(several.to_dict()))) == several

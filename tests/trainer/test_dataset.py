@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from datetime import timedelta
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -261,7 +263,26 @@ def test_json_lines_of_three_shapes_are_read(tmp_path: Path) -> None:
     said = [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
     shapes = [{"messages": said}, {"prompt": said[:2], "completion": said[2:]}, {"question": "q", "answer": "a"}]
     file.write_text("\n".join(map(json.dumps, shapes)) + "\n\n")
-    assert set(replay.read(str(file), "s").rows) == {((("system", "s"), ("user", "q")), "a")}
+    assert set(replay.read([str(file)], "s").rows) == {((("system", "s"), ("user", "q")), "a")}
+
+
+def test_general_text_may_come_from_several_files(tmp_path: Path) -> None:
+    facts, text = tmp_path / "facts.toml", tmp_path / "text.jsonl"
+    facts.write_text('[[replay]]\nquestion = "q"\nanswer = "a"\n[[controls]]\nquestion = "c"\nkeys = ["k"]\n')
+    text.write_text('{"question": "p", "answer": "b"}\n')
+    found = replay.read([str(facts), str(text)], "s")
+    assert [answer for _, answer in found.rows] == ["a", "b"]
+    assert [each.question for each in found.controls] == ["c"]
+
+
+def test_the_general_text_that_comes_along_is_read_and_is_none_of_what_is_measured() -> None:
+    rows = replay.read(["general.jsonl"], "s").rows
+    folder = resources.files("trainer").joinpath("general")
+    measured = [folder.joinpath(name).read_text("utf-8") for name in ("zh.txt", "en.txt")]
+    assert len(rows) >= 40
+    for _, answer in rows:
+        sentences = [each for each in re.split(r"[。！？.!?]", answer) if len(each) > 12]
+        assert not any(sentence.strip() in text for sentence in sentences for text in measured)
 
 
 @pytest.mark.parametrize("text", ["{", '{"a": 1}', '{"question": "", "answer": "a"}', '{"messages": []}', "[1]"])
@@ -269,12 +290,12 @@ def test_a_replay_file_that_cannot_be_used_is_named(text: str, tmp_path: Path) -
     file = tmp_path / "general.jsonl"
     file.write_text(text)
     with pytest.raises(replay.BadReplay, match=r"general\.jsonl"):
-        replay.read(str(file), "s")
+        replay.read([str(file)], "s")
 
 
 def test_a_replay_file_that_is_not_there_is_no_hubs_name() -> None:
     with pytest.raises(replay.BadReplay, match="correct the path"):
-        replay.read("nowhere/at_all.jsonl", "s")
+        replay.read(["nowhere/at_all.jsonl"], "s")
 
 
 def test_a_folder_of_somebody_elses_is_left_alone(sqlite_db: Database, tmp_path: Path) -> None:
