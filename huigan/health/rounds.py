@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from huigan.serving.errors import NotRunning
+
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 20.0  # for what is under way when the process ends; it must bear being cut off
@@ -33,6 +35,8 @@ def _again(seconds: float, act: Callable[[], object], stop: threading.Event) -> 
     while not stop.is_set():
         try:
             act()
+        except NotRunning as error:  # an Ollama that is away is told of by the watch
+            logger.warning("a round waits for Ollama: %s", error)
         except Exception:
             # The edge of one round: the database may be back at the next.
             logger.exception("a round failed")
