@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("bot", "trainer", "storage", "schedules", "huigan")
 COMPOSE_ONLY = {
     *("POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
-    *("HUIGAN_HEALTH_HOST", "PIP_INDEX_URL", "TORCH_INDEX_URL"),
+    *("HUIGAN_HEALTH_HOST", "PIP_INDEX_URL", "TORCH_INDEX_URL", "COMPOSE_FILE", "COMPOSE_PROFILES"),
 }
 
 
@@ -77,6 +77,14 @@ def test_containers_have_no_root_no_capabilities_and_nothing_to_write_to_but_the
         assert is_ours or name == "ollama" or not service["user"].startswith(("0", "root")), name
 
 
+def test_who_trains_on_the_card_serves_from_it_too() -> None:
+    wanted = []
+    for name, service in (("docker-compose.yml", "trainer-gpu"), ("docker-compose.gpu.yml", "ollama")):
+        services = yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8"))["services"]
+        wanted.append(services[service]["deploy"]["resources"]["reservations"]["devices"])
+    assert wanted == [[{"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}]] * 2
+
+
 def test_images_run_as_nobody_s_root_and_no_secret_is_in_a_layer() -> None:
     stages = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8").split("\nFROM ")[1:]
     images = {stage.splitlines()[0].split()[-1]: stage for stage in stages}
@@ -98,8 +106,9 @@ def test_compose_can_read_its_file() -> None:
     if command is None:
         pytest.skip("no Docker Compose here")
     environment = os.environ | {"POSTGRES_PASSWORD": "x", "TELEGRAM_BOT_TOKEN": "1:x"}
-    for profile in ("gpu", "cpu"):
-        given = [*command, "--profile", profile, "--file", str(REPOSITORY / "docker-compose.yml"), "config", "--quiet"]
+    for profile, names in (("gpu", ("docker-compose.yml", "docker-compose.gpu.yml")), ("cpu", ("docker-compose.yml",))):
+        files = [part for name in names for part in ("--file", str(REPOSITORY / name))]
+        given = [*command, "--profile", profile, *files, "config", "--quiet"]
         checked = subprocess.run(given, env=environment, capture_output=True, text=True, check=False)
         assert checked.returncode == 0, checked.stderr
 
