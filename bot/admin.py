@@ -171,13 +171,15 @@ def _releases(session: Session, locale: str) -> str:
     known = releases.newest(session, LISTED_RELEASES)
     if not known:
         return text(locale, "admin.no_releases")
-    live = deployments.live(session)
+    live, tried = deployments.live(session), deployments.canary(session)
     before = operate_releases.before_live(deployments.history(session, HISTORY))
     lines = []
     for each in known:
         code = "admin.release_line"
         if live is not None and each.id == live.release.id:
             code = "admin.release_line_live"
+        elif tried is not None and each.id == tried.release.id:
+            code = "admin.release_line_tried"
         elif _awaits(session, each):
             code = "admin.release_line_awaiting"
         elif each.id == before:

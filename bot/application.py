@@ -20,6 +20,7 @@ from bot.access import AccessPart
 from bot.adjusting import Adjusting
 from bot.admin import Admin, guarded
 from bot.broadcast import Broadcasts
+from bot.canary import CanaryPart
 from bot.cards import Cards
 from bot.commands import Commands
 from bot.corrections import Corrections
@@ -128,7 +129,15 @@ def build_application(
     application.add_handler(access.gate(), group=-1)
     for panels_part in (access, People(*panels), broadcasts, models, EffectsPart(db, screen, locales)):
         application.add_handlers([*panels_part.handlers(), *guarded(db, screen, locales, panels_part.acts())])
-    simple = (Admin(db, library), runs, Stats(db, screen), Schedule(db), Adjusting(db), Health(db, library, home))
+    simple = (
+        Admin(db, library),
+        runs,
+        Stats(db, screen),
+        Schedule(db),
+        Adjusting(db),
+        Health(db, library, home),
+        CanaryPart(db, library),
+    )
     for admins_part in simple:
         application.add_handlers(guarded(db, screen, locales, admins_part.acts()))
     for part in parts:

@@ -48,8 +48,8 @@ FOR_EVERYBODY = (
 )
 IN_GROUPS = ("new", "stop", "persona", "system", "scope", "why", "lang", "fix", "feedback", "help", "id")
 FOR_ADMINS = (
-    "status", "health", "retrain", "runs", "cancel", "releases", "rollback", "stats", "while_training", "schedule",
-    "settings", "users", "access", "invite", "invites", "broadcast", "models", "audit", "compare_rate",
+    "status", "health", "retrain", "runs", "cancel", "releases", "rollback", "canary", "stats", "while_training",
+    "schedule", "settings", "users", "access", "invite", "invites", "broadcast", "models", "audit", "compare_rate",
 )  # fmt: skip
 LANGUAGES = ((None, "en"), ("zh", "zh-Hans"))  # as is answered whose language has no catalogue
 KEY = "menus"  # admins' chats that have a menu of their own, with what is in it

@@ -73,6 +73,9 @@ def words(notice: Notice, locale: str) -> str:
     if condition := params.get("condition"):
         params["what"] = told(locale, "condition", str(condition), params)
         params["name"] = told(locale, "condition", f"{condition}_name", params)
+    if "reasons" in params:
+        found = params["reasons"]
+        params["reason"] = "\n".join(told(locale, "canary", each["code"], each["params"]) for each in found)
     return told(locale, "notice", notice.code, params)
 
 

@@ -14,8 +14,9 @@ from sqlalchemy.orm import Session
 from bot import scorecards
 from bot.status import marked, time_of
 from huigan.operate import workers
+from huigan.operate.canaries import BY_CANARY
 from huigan.texts import text, told
-from storage import artefacts, datasets, gpu, holdings, releases, run_points, runs, users
+from storage import artefacts, datasets, deployments, gpu, holdings, releases, run_points, runs, users
 from storage.records import Artefact, Dataset, Holding, Release, Run, RunPoint, RunState
 
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -33,6 +34,7 @@ class Account:
     trainer_lives: bool
     decided_by: str | None  # whoever promoted or rejected it; None: nobody has, or it needed nobody
     held: Holding | None = None  # that somebody took back what it learnt
+    tried_on: float | None = None  # the share that its release answers on trial, while it does
 
     @property
     def is_over(self) -> bool:
@@ -43,6 +45,7 @@ def account(session: Session, run_id: int, at: datetime) -> Account:
     """Raises LookupError."""
     run = runs.get(session, run_id)
     artefact = artefacts.of_run(session, run_id)
+    tried = deployments.canary(session)
     return Account(
         run,
         run_points.curve(session, run_id),
@@ -52,6 +55,7 @@ def account(session: Session, run_id: int, at: datetime) -> Account:
         workers.is_alive(session, at),
         _decided_by(session, run),
         holdings.of_run(session, run_id),
+        tried.deployment.share if tried is not None and tried.artefact.run_id == run_id else None,
     )
 
 
@@ -165,8 +169,13 @@ def _ended(known: Account, locale: str) -> Iterator[str]:
 def outcome(known: Account, locale: str) -> str:
     """How it ended, and by whose decision."""
     run, number = known.run, known.release.id if known.release else None
+    if run.state is RunState.AWAITING_APPROVAL and known.tried_on is not None:
+        return text(locale, "admin.card_tried", release=number, share=known.tried_on)
     if run.state is RunState.AWAITING_APPROVAL:
         return text(locale, "admin.card_awaits", release=number)
+    if known.decided_by == BY_CANARY:
+        code = "admin.card_proven" if run.state is RunState.RELEASED else "admin.card_withdrawn"
+        return text(locale, code, release=number)
     if known.decided_by is not None and run.state is RunState.RELEASED:
         return text(locale, "admin.card_promoted", release=number, name=known.decided_by)
     if known.decided_by is not None and run.state is RunState.REJECTED:

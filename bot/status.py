@@ -22,6 +22,7 @@ UNDER_WAY = frozenset({RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPR
 def status(session: Session, locale: str, at: datetime) -> str:
     lines = (
         _live(session, locale),
+        *on_trial(session, locale),
         _turns(session, locale),
         text(locale, "admin.status_ratings", ratings=len(ratings.counting(session)), raters=ratings.raters(session)),
         _trainer(session, locale, at),
@@ -50,6 +51,18 @@ def marked(held: Holding | None, locale: str) -> str:
     if held is None:
         return ""
     return text(locale, "admin.holds_withdrawn") if held.withdrawn_at is None else text(locale, "admin.is_withdrawn")
+
+
+def on_trial(session: Session, locale: str) -> Iterator[str]:
+    """Which release is tried beside the live one, if one is."""
+    tried, live = deployments.canary(session), deployments.live(session)
+    if tried is None or live is None:
+        return
+    params = {"release": tried.release.id, "tag": tried.release.tag, "share": tried.deployment.share}
+    since = time_of(deployments.of_canary(session)[0].since_at)
+    by_comparisons = tried.deployment.why == deployments.COMPARISONS
+    code = "canary.by_comparisons" if by_comparisons else "canary.of_conversations"
+    yield text(locale, code, **params, live=live.release.id, since=since)
 
 
 def _turns(session: Session, locale: str) -> str:

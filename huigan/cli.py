@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from huigan.commands import backups, bases, data, doctor, feedback, processes, pruning, releases, runs, settings
+from huigan.commands import backups, bases, canary, data, doctor, feedback, processes, pruning, releases, runs, settings
 
 HELP = """A Telegram bot for your own Chinese LLM that gets better from being rated.
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(bases.app, name="base")
 app.add_typer(runs.app, name="run")
 app.add_typer(releases.app, name="release")
+app.add_typer(canary.app, name="canary")
 app.add_typer(feedback.app, name="feedback")
 app.add_typer(data.app, name="data")
 app.add_typer(settings.app, name="settings")

@@ -107,7 +107,7 @@ def timetable_of(found: Mapping[str, Any], recipe: Recipe) -> Timetable:
 
 def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
     """What a clock that went wrong has dated far ahead is left out: it would hold up every run until then."""
-    live, latest = deployments.live(session), at + CLOCKS_DIFFER
+    live, tried, latest = deployments.live(session), deployments.canary(session), at + CLOCKS_DIFFER
     newest = runs.newest(session, 1, lane=lane, dataset_only=False, queued_by=latest)  # a data set alone taught nothing
     last_queued_at = newest[0].queued_at if newest else None
     counted = feedback.count(session)
@@ -127,6 +127,7 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
         new_ratings=feedback.count(session, last_queued_at).ratings,
         kinds=feedback.kinds(session),
         trainer_lives=workers.is_alive(session, at),
+        tried_release=tried.release.id if tried else None,
     )
 
 
@@ -190,13 +191,14 @@ def main(
     plan: Plan,
     *,
     chores: Mapping[str, Chore] | None = None,
+    looks: Mapping[str, Chore] | None = None,
     stop: threading.Event | None = None,
     look_seconds: float = LOOK_SECONDS,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
     beat: Callable[[], object] = lambda: None,
 ) -> None:
-    """Until SIGTERM or Ctrl-C, or until `stop` is set. A job that is under way is finished. `beat` hears of each look.
-    Raises BadCron at once."""
+    """`chores` are done once a day, `looks` as often as is looked. Until SIGTERM or Ctrl-C, or until `stop` is set. A
+    job that is under way is finished. `beat` hears of each look. Raises BadCron at once."""
     if plan.cron:
         cron.firings(plan.cron, plan.zone)
     stopped = stop or _stopped_by_signals()
@@ -210,6 +212,8 @@ def main(
 
     scheduler.add_job(look, "interval", seconds=look_seconds, name="look", **first)
     scheduler.add_job(lambda: reap(db, now()), "interval", seconds=look_seconds, name="reap", **first)
+    for name, chore in (looks or {}).items():
+        scheduler.add_job(lambda chore=chore: chore(now()), "interval", seconds=look_seconds, name=name, **first)
     for name, chore in (chores or {}).items():
         scheduler.add_job(lambda chore=chore: chore(now()), "interval", days=1, name=name, **first)
     scheduler.start()

@@ -38,6 +38,7 @@ class Facts:
     new_ratings: int  # since last_queued_at
     kinds: Mapping[str, int]  # answers, pairs and thumbs that the ratings give
     trainer_lives: bool
+    tried_release: int | None = None  # what is on trial: a run that ends meanwhile would take its place
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _lacking(facts: Facts, bars: Bars) -> Iterator[Reason]:
         yield Reason("no_base")
     elif not facts.has_weights:
         yield Reason("no_weights")
+    if facts.tried_release is not None:  # for days: the firings meanwhile lapse
+        yield Reason("on_trial", {"release": facts.tried_release})
     if not facts.new_ratings:
         yield Reason("nothing_new")
     if facts.ratings < bars.min_ratings:

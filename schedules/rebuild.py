@@ -13,8 +13,9 @@ from schedules.policy import Decision, Facts, NextFiring, Reason
 
 NIGHTLY = "0 3 * * *"
 WHY = "rebuild"
-# Reasons that are none against a rebuild: it is due for another reason than new ratings, and at a time of its own.
-NO_HINDRANCES = frozenset({"nothing_new", "not_yet", "too_few_new", "no_schedule"})
+# Reasons that are none against a rebuild: it is due for another reason than new ratings, and at a time of its own; and
+# what people took back is not kept for a trial's sake.
+NO_HINDRANCES = frozenset({"nothing_new", "not_yet", "too_few_new", "no_schedule", "on_trial"})
 
 
 def decide(usual: Decision, facts: Facts, asked_at: datetime | None, next_firing: NextFiring) -> Decision:

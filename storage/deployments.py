@@ -1,7 +1,13 @@
-"""Which release answers, since when and why. Inserted only: the hot swap is one INSERT here."""
+"""Which release answers, since when and why. Inserted only: the hot swap is one INSERT here.
+
+Live is the newest with share 1. Newer ones with a share below 1 are of a canary: the newest row of all says whether
+there is one, and 0 ends it. So whatever is decided about either is one INSERT, and every swap ends the canary.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +19,9 @@ from storage.records import Deployment, Live
 from storage.rows import add, every, first
 from storage.tables import deployment
 
+# Why a share is below 1: that share of conversations is answered by it, or of messages answered a second time.
+CONVERSATIONS, COMPARISONS = "conversations", "comparisons"
+
 
 def deploy(session: Session, release_id: int, by: str, why: str, at: datetime, *, share: float = 1.0) -> Deployment:
     return add(session, Deployment, deployment, release_id=release_id, share=share, by=by, why=why, since_at=at)
@@ -21,6 +30,47 @@ def deploy(session: Session, release_id: int, by: str, why: str, at: datetime, *
 def live(session: Session) -> Live | None:
     """The newest deployment with share 1; None before the first `huigan base add`."""
     return _newest(session, select(deployment).where(deployment.c.share >= 1.0))
+
+
+def hold(session: Session) -> None:
+    """Until the end of this transaction nobody else who holds decides. SQLite's writers wait for each other anyway."""
+    session.execute(select(deployment.c.id).order_by(deployment.c.id.desc()).limit(1).with_for_update())
+
+
+def canary(session: Session) -> Live | None:
+    """The release that is tried beside the live one, if one is."""
+    newest = _newest(session, select(deployment))
+    return newest if newest is not None and 0.0 < newest.deployment.share < 1.0 else None
+
+
+def of_canary(session: Session) -> list[Deployment]:
+    """Of the canary that there is: its deployments, oldest first. More than one where its share was changed."""
+    tried = canary(session)
+    return [] if tried is None else [*_back_to_its_beginning(session, tried.deployment)][::-1]
+
+
+def _back_to_its_beginning(session: Session, newest: Deployment) -> Iterator[Deployment]:
+    for each in every(session, Deployment, select(deployment).order_by(deployment.c.id.desc())):
+        if (each.release_id, each.why) != (newest.release_id, newest.why) or not 0.0 < each.share < 1.0:
+            return
+        yield each
+
+
+def for_turn(session: Session, conversation_id: int, *, sampled: bool) -> Live | None:
+    """What answers in that conversation; `sampled`: a second time, for somebody to compare."""
+    tried = canary(session)
+    if tried is None:
+        return live(session)
+    if tried.deployment.why == COMPARISONS:
+        return tried if sampled else live(session)
+    return tried if lot(tried.release.tag, conversation_id) < tried.deployment.share else live(session)
+
+
+def lot(tag: str, conversation_id: int) -> float:
+    """From 0 up to 1, the same whenever it is drawn: below its share, a conversation is the canary's. So what is a
+    canary's stays so when the share grows, and each canary has others."""
+    drawn = hashlib.sha256(f"{tag}/{conversation_id}".encode()).digest()
+    return int.from_bytes(drawn[:6]) / 2**48
 
 
 def of_tag(session: Session, tag: str) -> Live | None:

@@ -18,9 +18,11 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from storage import contradictions as contradicting
+from storage.bounds import SLUG, between, matching
 from storage.complaints import BadRecipe as BadRecipe
 from storage.complaints import Complaint as Complaint
 from storage.pass_through import REFUSED_PEFT, REFUSED_TRL
+from storage.release_policy import Canary, Rollback
 
 Stage = Literal["sft", "dpo", "kto", "orpo"]
 # Of huigan.llama.quantise.MIXTURES; tests hold the two together.
@@ -35,16 +37,6 @@ DpoLoss = Literal[
     "apo_zero", "apo_down", "discopop", "sigmoid_norm",
 ]  # fmt: skip
 Table = dict[str, Any]
-
-SLUG = r"[a-z0-9][a-z0-9._-]{0,62}"
-
-
-def between(low: float, high: float, default: Any) -> Any:
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def matching(pattern: str, default: str | None) -> Any:
-    return field(default=default, metadata={"pattern": pattern})
 
 
 @dataclass(frozen=True)
@@ -219,7 +211,7 @@ class Recipe:
     quantisation: Quantisation = "Q4_K_M"
     importance: Literal["auto", True, False] = "auto"
     importance_tokens: int = between(256, 10**7, 50_000)
-    approval: Literal["approve", "auto"] = "approve"
+    approval: Literal["approve", "auto", "canary"] = "approve"
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
     sft: Table = field(default_factory=dict, metadata={"overrides": True})
@@ -231,6 +223,8 @@ class Recipe:
     serving: Serving = field(default_factory=Serving)
     gate: Gate = field(default_factory=Gate)
     judge: Judge = field(default_factory=Judge)
+    canary: Canary = field(default_factory=Canary)
+    rollback: Rollback = field(default_factory=Rollback)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Recipe:

@@ -247,6 +247,7 @@ turn = Table(
     Column("error", String(64)),
     _at("closed_at", nullable=True),
     Index("ix_turn_user_asked", "user_id", "asked_at"),
+    Index("ix_turn_tag_closed", "tag", "closed_at"),
     Index(
         "uq_turn_open_conversation",
         "conversation_id",

@@ -104,10 +104,19 @@ def ask_stop(session: Session, turn_id: int, at: datetime) -> None:
 
 
 def close(
-    session: Session, turn_id: int, ended: Ended, at: datetime, *, text: str | None = None, error: str | None = None
+    session: Session,
+    turn_id: int,
+    ended: Ended,
+    at: datetime,
+    *,
+    text: str | None = None,
+    error: str | None = None,
+    tag: str | None = None,
 ) -> Turn | None:
-    """Close a turn that is waiting or open. None if it is closed already: it closes once."""
-    values = {"ended": ended, "error": error} if text is None else {"ended": ended, "error": error, "text": text}
+    """Close a turn that is waiting or open. None if it is closed already: it closes once. `tag`: which was asked."""
+    values: dict[str, Any] = {"ended": ended, "error": error}
+    values |= {} if text is None else {"text": text}
+    values |= {} if tag is None else {"tag": tag}
     return _close(session, turn_id, turn.c.state != TurnState.CLOSED, at, **values)
 
 

@@ -25,7 +25,7 @@ from storage.records import RunState
 from trainer import estimates, gate, report, stages
 from trainer.dataset import Built
 from trainer.gate import Verdict
-from trainer.release import Released, release
+from trainer.release import Released, release, turned_away
 from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, Reference, Taught, Work, disk_full
 
@@ -49,6 +49,8 @@ def through_the_stages(work: Work) -> Released:
         return Released(RunState.BUILT, None, None)
     origin = once(work, "start", Origin, lambda: stages.start(work))
     built = once(work, "dataset", Built, lambda: stages.build(work))
+    if (known := turned_away(work)) is not None:
+        return known
     taught = once(work, "train", Taught, lambda: stages.train(work, origin, built))
     merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, built, taught))
     reference = once(work, "quantise", Reference, lambda: stages.quantise(work, origin, merged))

@@ -18,6 +18,8 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from huigan.operate import releases, tags
+from huigan.operate import runs as operate_runs
+from huigan.operate.turned_away import same_as
 from huigan.serving import library
 from huigan.serving.errors import Busy, Crashed, Loading, NotRunning, OutOfMemory, ServingError, Stalled
 from storage import releases as release_rows
@@ -37,6 +39,12 @@ Move = Callable[[Session, int, int, Mapping[str, Any], str, datetime], object]
 # runners that are idle, so what is waited for is somebody's answer, or a driver that tells late what is free again.
 PASSING = (NotRunning, Busy, Loading, Crashed, Stalled, OutOfMemory)
 PAUSE_SECONDS, PAUSES = 5.0, 10
+# What becomes of what passed, by the recipe's `approval`.
+ENDS: dict[str, tuple[Move, RunState]] = {
+    "approve": (releases.propose, RunState.AWAITING_APPROVAL),
+    "canary": (releases.put_on_trial, RunState.AWAITING_APPROVAL),
+    "auto": (releases.publish, RunState.RELEASED),
+}
 STOPPING_TOKENS = 256  # a greeting is answered in fewer, also where a demo's answers are cut sooner
 
 
@@ -58,6 +66,9 @@ def release(work: Work, origin: Origin, taught: Taught, merged: Merged, card: Sc
     artefact = described(work, origin, taught, merged, card, verdict)
     if not verdict.passed:
         return turn_down(work, artefact, merged)
+    if (known := turned_away(work)) is not None:
+        Path(artefact["path"]).unlink(missing_ok=True)
+        return known
     tag = tags.name_of(
         f"run{work.run.id}", merged.sha256, artefact["template"], artefact["system"], artefact["parameters"]
     )
@@ -138,12 +149,10 @@ def try_out(work: Work, tag: str, system: str, taught: Taught) -> None:
 
 def publish(work: Work, tag: str, artefact: dict[str, Any]) -> Released:
     """Raises AttemptOver."""
-    asks_first = work.recipe.approval == "approve"
-    act: Move = releases.propose if asks_first else releases.publish
-    state = RunState.AWAITING_APPROVAL if asks_first else RunState.RELEASED
+    act, state = ENDS[work.recipe.approval]
     last_move(work, state, lambda: work.db.write(act, work.run.id, work.run.attempt, artefact, tag, work.now()))
     released = patiently(work, lambda: work.db.read(release_rows.by_tag, tag))
-    if work.alias is not None and not asks_first:
+    if work.alias is not None and state is RunState.RELEASED:
         tags.point(work.client, work.alias, tag)
     return Released(state, tag, released.id if released else None)
 
@@ -154,6 +163,16 @@ def turn_down(work: Work, artefact: dict[str, Any], merged: Merged) -> Released:
     last_move(work, state, lambda: work.db.write(releases.turn_down, run.id, run.attempt, artefact, work.now()))
     if merged.path is not None:
         merged.path.unlink(missing_ok=True)
+    return Released(state, None, None)
+
+
+def turned_away(work: Work) -> Released | None:
+    """How a run ends whose data and recipe have made a release already that was turned away. Raises AttemptOver."""
+    number = patiently(work, lambda: work.db.read(same_as, work.run.id))
+    if number is None:
+        return None
+    run, state = work.run, RunState.REJECTED
+    last_move(work, state, lambda: work.db.write(operate_runs.turn_away, run.id, run.attempt, number, work.now()))
     return Released(state, None, None)
 
 

@@ -138,6 +138,7 @@ def schedules() -> None:
     """Enqueue runs when they are due (HUIGAN_SCHEDULE, HUIGAN_MIN_RATINGS), and put back what lost its worker."""
     from huigan.operate import withdrawals
     from huigan.operate.cron import BadCron, zone_of
+    from schedules import release_watch
     from schedules.loop import Plan, forget_updates, main
 
     with opened() as (chosen, db):
@@ -152,6 +153,7 @@ def schedules() -> None:
             chosen.recipe,
         )
         plan.recipe()  # a wrong one is named before anything starts
+        looks = {"releases": functools.partial(release_watch.look, db, Ollama(chosen.ollama_host))}
         try:
             withdraw = functools.partial(withdrawals.withdraw, db, Ollama(chosen.ollama_host))
             days = timedelta(days=chosen.keep_updates_days)
@@ -162,7 +164,8 @@ def schedules() -> None:
                 (PRUNE_SECONDS, lambda: kept(now())),
             ]
             with tended(chosen, db, "schedules", *acts) as signs:
-                main(db, plan, chores={"updates": functools.partial(forget_updates, db, keep=days)}, beat=signs.beat)
+                daily = {"updates": functools.partial(forget_updates, db, keep=days)}
+                main(db, plan, chores=daily, looks=looks, beat=signs.beat)
         except BadCron as error:
             give_up(f"HUIGAN_SCHEDULE: {error}", USAGE)
 

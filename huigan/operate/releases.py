@@ -1,4 +1,4 @@
-"""From an artefact to what answers: proposed, published, promoted, rejected, rolled back.
+"""From an artefact to what answers: proposed, put on trial, published, promoted, rejected, rolled back.
 
 A swap is one INSERT, in one transaction with the run's move, the audit row and the notice. Whatever is promoted is
 loaded first: if that fails, ServingError is raised and the live release stays. The tag exists and was tried out before
@@ -21,7 +21,9 @@ from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import artefacts, audit, deployments, gpu, outbox, releases, runs
 from storage.db import Database
+from storage.recipe import build
 from storage.records import Artefact, Deployment, Release, Run, RunState
+from storage.release_policy import Canary
 
 ROLLBACK = "rollback"
 HISTORY = 10_000
@@ -56,6 +58,22 @@ def propose(
     if made is None:
         return None
     _supersede(session, run_id, at)
+    _end(session, run_id, attempt, RunState.AWAITING_APPROVAL, made, at)
+    return made
+
+
+def put_on_trial(
+    session: Session, run_id: int, attempt: int, artefact: Mapping[str, Any], tag: str, at: datetime
+) -> Release | None:
+    """Let it answer a share, as the run's recipe says, until it has proven better or worse or an admin decides. None
+    if this attempt is over."""
+    made = _release(session, run_id, attempt, artefact, tag, at)
+    if made is None:
+        return None
+    _supersede(session, run_id, at)
+    rules = build(Canary, runs.get(session, run_id).recipe.get("canary", {}))
+    deployments.deploy(session, made.id, f"run {run_id}", rules.by, at, share=rules.share)
+    audit.record(session, None, "canary.begin", at, release=made.id, run=run_id, by=rules.by, share=rules.share)
     _end(session, run_id, attempt, RunState.AWAITING_APPROVAL, made, at)
     return made
 
@@ -96,6 +114,7 @@ def _release(
     # The beat locks the row: from here to the commit, nobody else can end this attempt.
     if runs.beat(session, run_id, attempt, at) is None:
         return None
+    deployments.hold(session)
     kept = artefacts.add(session, **artefact, run_id=run_id, created_at=at)
     return releases.add(session, tag, kept.id, at)
 
@@ -112,15 +131,15 @@ def _end(session: Session, run_id: int, attempt: int, after: RunState, made: Rel
 def _supersede(session: Session, run_id: int, at: datetime) -> None:
     lane = runs.get(session, run_id).lane
     for older in runs.newest(session, HISTORY, states=frozenset({RunState.AWAITING_APPROVAL}), lane=lane):
-        runs.move(
-            session,
-            older.id,
-            older.attempt,
-            RunState.AWAITING_APPROVAL,
-            RunState.SUPERSEDED,
-            at,
-            detail={"by_run": run_id},
-        )
+        left, after = RunState.AWAITING_APPROVAL, RunState.SUPERSEDED
+        if runs.move(session, older.id, older.attempt, left, after, at, detail={"by_run": run_id}) is not None:
+            _end_canary_of(session, older, f"run {run_id}", "superseded", at)
+
+
+def _end_canary_of(session: Session, run: Run, by: str, why: str, at: datetime) -> None:
+    tried = deployments.canary(session)
+    if tried is not None and tried.artefact.run_id == run.id:
+        deployments.deploy(session, tried.release.id, by, why, at, share=0.0)
 
 
 # --- what an admin does
@@ -185,7 +204,7 @@ def before_live(newest_first: Sequence[Deployment]) -> int | None:
 def _swap(
     db: Database, client: Ollama, number: int, act: str, by_user_id: int | None, at: datetime, alias: str | None
 ) -> Promoted | Refusal:
-    found = db.read(_open_release, number)
+    found = db.read(open_release, number)
     if isinstance(found, Refusal):
         db.write(audit.record, by_user_id, f"release.{act}", at, release=number, refused=found.code)
         return found
@@ -201,7 +220,7 @@ def _swap(
     return result
 
 
-def _open_release(session: Session, number: int) -> tuple[Release, Artefact] | Refusal:
+def open_release(session: Session, number: int) -> tuple[Release, Artefact] | Refusal:
     try:
         wanted = releases.get(session, number)
     except LookupError:
@@ -220,8 +239,9 @@ def _open_release(session: Session, number: int) -> tuple[Release, Artefact] | R
 
 
 def _deploy(session: Session, number: int, act: str, by_user_id: int | None, at: datetime) -> Promoted | Refusal:
-    """Look again: loading took its time, and another admin may have decided meanwhile."""
-    found = _open_release(session, number)
+    """Look again: loading took its time, and another admin, or a canary's proof, may have decided meanwhile."""
+    deployments.hold(session)
+    found = open_release(session, number)
     if not isinstance(found, Refusal) and found[1].run_id is not None:
         found = _approve(session, number, found, found[1].run_id, by_user_id, at)
     if isinstance(found, Refusal):
@@ -229,7 +249,7 @@ def _deploy(session: Session, number: int, act: str, by_user_id: int | None, at:
         return found
     live = deployments.live(session)
     before = live.release if live else None
-    deployed = deployments.deploy(session, number, _by(by_user_id), act, at)
+    deployed = deployments.deploy(session, number, by_whom(by_user_id), act, at)
     audit.record(session, by_user_id, f"release.{act}", at, release=number, before=before.id if before else None)
     news = {"release": number, "tag": found[0].tag, "by_user": by_user_id, "before": before.id if before else None}
     outbox.put(session, f"release_{act}", news, at, key=f"deployment:{deployed.id}")
@@ -242,7 +262,7 @@ def _approve(
     known = runs.get(session, run_id)
     if known.state is RunState.RELEASED:
         return found
-    detail = {"by": _by(by_user_id)}
+    detail = {"by": by_whom(by_user_id)}
     moved = runs.move(session, run_id, known.attempt, RunState.AWAITING_APPROVAL, RunState.RELEASED, at, detail)
     return found if moved else Refusal("release_not_open", {"release": number, "run": run_id, "state": known.state})
 
@@ -255,6 +275,7 @@ def _reject(session: Session, number: int, by_user_id: int | None, why: str, at:
 
 
 def _turn_away(session: Session, number: int, by_user_id: int | None, why: str, at: datetime) -> Rejected | Refusal:
+    deployments.hold(session)
     try:
         wanted = releases.get(session, number)
     except LookupError:
@@ -263,14 +284,15 @@ def _turn_away(session: Session, number: int, by_user_id: int | None, why: str, 
     if run_id is None:
         return Refusal("release_not_open", {"release": number, "run": None, "state": None})
     known = runs.get(session, run_id)
-    detail = {"why": why, "by": _by(by_user_id)}
+    detail = {"why": why, "by": by_whom(by_user_id)}
     moved = runs.move(session, run_id, known.attempt, RunState.AWAITING_APPROVAL, RunState.REJECTED, at, detail=detail)
     if moved is None:
         return Refusal("release_not_open", {"release": number, "run": run_id, "state": known.state})
+    _end_canary_of(session, moved, by_whom(by_user_id), "reject", at)
     news = {"release": number, "run": run_id, "why": why, "by_user": by_user_id}
     outbox.put(session, "release_reject", news, at, key=f"rejected:{number}")
     return Rejected(wanted, moved)
 
 
-def _by(user_id: int | None) -> str:
+def by_whom(user_id: int | None) -> str:
     return "terminal" if user_id is None else f"user {user_id}"

@@ -16,6 +16,9 @@ from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
 
+# What is said of a canary that begins, by what it is judged by.
+ON_TRIAL = {deployments.CONVERSATIONS: "canary_of_conversations", deployments.COMPARISONS: "canary_by_comparisons"}
+
 
 @dataclass(frozen=True)
 class Enqueued:
@@ -111,6 +114,15 @@ def fail(session: Session, run_id: int, attempt: int, error: Mapping[str, Any], 
     return announce(session, failed, at) if failed else None
 
 
+def turn_away(session: Session, run_id: int, attempt: int, release: int, at: datetime) -> Run | None:
+    """End a running run that would make this release once more, which was turned away. None if this attempt is over."""
+    error = {"code": "turned_away_before", "release": release}
+    ended = runs.move(
+        session, run_id, attempt, RunState.RUNNING, RunState.REJECTED, at, detail=error, error=error, worker=None
+    )
+    return announce(session, ended, at) if ended else None
+
+
 def lose(session: Session, lost: Run, at: datetime, *, orderly: bool = False, code: str = "worker_lost") -> Run | None:
     """What becomes of a running run whose worker is gone, or in order lets go of it. None if this attempt is over."""
     moved = runs.release_worker(session, lost, at, orderly=orderly, code=code)
@@ -129,11 +141,17 @@ def announce(session: Session, ended: Run, at: datetime) -> Run:
     """
     if ended.state in {RunState.QUEUED, RunState.RUNNING}:
         return ended
-    params = {"run": ended.id, "lane": ended.lane, "why": ended.why, "error": ended.error}
+    params: dict[str, Any] = {"run": ended.id, "lane": ended.lane, "why": ended.why, "error": ended.error}
+    code = f"run_{ended.state.lower()}"
+    if ended.state is RunState.REJECTED and ended.error is not None:
+        code = "run_turned_away"
     if ended.state is RunState.AWAITING_APPROVAL and ended.artefact_id is not None:
         proposed = releases.of_artefact(session, ended.artefact_id)
         params["release"] = proposed.id if proposed else None
-    code = f"run_{ended.state.lower()}"
+        tried = deployments.canary(session)
+        if tried is not None and tried.artefact.run_id == ended.id:
+            params["share"] = tried.deployment.share
+            code = ON_TRIAL[tried.deployment.why]
     # A proposal needs an admin, whoever asked for the run.
     user_id = None if ended.state is RunState.AWAITING_APPROVAL else ended.by_user_id
     outbox.put(session, code, params, at, user_id=user_id, key=f"run:{ended.id}:{ended.state}")

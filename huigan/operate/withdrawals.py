@@ -72,8 +72,9 @@ def _to_withdraw(session: Session) -> list[tuple[Holding, Release]]:
 
 def _end_trial(session: Session, release: Release, at: datetime) -> None:
     """Where it answers a share of conversations, none of them is to meet a tag that is gone."""
-    newest = deployments.history(session, 1)
-    if newest and newest[0].release_id == release.id and 0 < newest[0].share < 1:
+    deployments.hold(session)
+    tried = deployments.canary(session)
+    if tried is not None and tried.release.id == release.id:
         deployments.deploy(session, release.id, "schedule", "data_withdrawn", at, share=0.0)
 
 

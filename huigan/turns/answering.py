@@ -152,7 +152,8 @@ async def _attempts(db: Database, client: AsyncOllama, draft: _Draft, show: Show
     lines, chat_system = await db.aread(lines_for, draft.turn.message_id)
     scale, waits, refits = 1.0, list(RETRY_SECONDS), 0
     while True:
-        draft.live = await db.aread(deployments.live)
+        turn = draft.turn
+        draft.live = await db.aread(deployments.for_turn, turn.conversation_id, sampled=turn.sampled)
         if draft.live is None:
             raise NoRelease
         tag = draft.live.release.tag
@@ -224,7 +225,8 @@ def _prepare(draft: _Draft, live: Live, lines: list[Line], chat_system: str | No
     draft.prompt = fitted(system, lines, budget_tokens, scale)
     # num_ctx and num_thread belong into the tag's parameters: given here, they reload the file.
     draft.options = {"num_predict": answer_tokens}
-    if draft.turn.again:
+    # What a canary answers besides the live release is to be compared as it would be given alone.
+    if draft.turn.again and not (draft.turn.sampled and live.deployment.share < 1.0):
         # Asked for another answer, a greedy release would give the same one again, and so would a fixed seed.
         draft.options["temperature"] = max(AGAIN_TEMPERATURE, float(parameters.get("temperature", AGAIN_TEMPERATURE)))
         draft.options["seed"] = draft.turn.id
@@ -294,7 +296,8 @@ async def _close(
 
 def _record(session: Session, draft: _Draft, ended: Ended, error: str | None, at: datetime) -> Answer | None:
     """The answer, if anything was shown, and the closed turn, together. None too where somebody closed it before."""
-    closed = turns.close(session, draft.turn.id, ended, at, text=draft.text, error=error)
+    tag = draft.live.release.tag if draft.live else None
+    closed = turns.close(session, draft.turn.id, ended, at, text=draft.text, error=error, tag=tag)
     if error in {"not_running", "unknown_tag", "out_of_memory", "no_release"}:
         outbox.put(session, "serving_trouble", {"error": error}, at, key=f"serving:{error}:{at:%Y-%m-%dT%H}")
     if closed is None or not draft.text.strip() or draft.live is None or draft.prompt is None:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from storage import answers, audit, chats, messages, settings, turns, users
+from storage import answers, audit, chats, deployments, messages, settings, turns, users
 from storage.records import WHOLE, ChatKind, Role, Turn, TurnState
 
 KEY = "comparison_rate"
@@ -31,10 +31,17 @@ def set_rate(session: Session, share: float, by_user_id: int | None, at: datetim
     audit.record(session, by_user_id, "comparison.rate", at, share=share)
 
 
+def _canarys(session: Session) -> float:
+    """The share of messages that a canary answers as well, where it is judged by comparisons."""
+    tried = deployments.canary(session)
+    by_comparisons = tried is not None and tried.deployment.why == deployments.COMPARISONS
+    return tried.deployment.share if tried is not None and by_comparisons else 0.0
+
+
 def second_answer(session: Session, turn_id: int, rng: random.Random, at: datetime) -> Turn | None:
     """The turn that is to answer the same message once more, where the dice and all else say so."""
     turn = turns.get(session, turn_id)
-    if rng.random() >= rate(session) or not _may_be_compared(session, turn):
+    if rng.random() >= max(rate(session), _canarys(session)) or not _may_be_compared(session, turn):
         return None
     return turns.wait(session, turn.conversation_id, turn.message_id, turn.user_id, at, again=True, sampled=True)
 

@@ -56,6 +56,9 @@ CHANGES = (  # what an admin may say, in this order, and the act that is in the 
     ("/promote 1", "release.promote"),
     ("/reject 1", "release.reject"),
     ("/rollback", "release.rollback"),
+    ("/canary stop", "canary.stop"),
+    ("/canary share 0.3", "canary.share"),
+    ("/canary try 1", "canary.begin"),
     ("/broadcast cancel", "broadcast.cancel"),
     ("/admit", "chat.admit"),  # in a group, but its refusal of who may not is the same everywhere
 )

@@ -133,6 +133,7 @@ class FakeOllama:
         self.vram_bytes = 0  # that a file takes on the card, unless it is asked for with num_gpu 0
         self.on_cpu: set[str] = set()  # names of what was loaded so
         self.load_seconds = 0.0
+        self.holds_one = False  # memory is full with one file: whatever else is loaded goes
         self.answer: Callable[[Exchange], Reply] = lambda exchange: said(f"You said: {_last_words(exchange)}")
         self._replies: list[Reply] = []
         self._faults: list[_Fault] = []
@@ -198,7 +199,7 @@ class FakeOllama:
         """Forget everything but the port: for a fake that several tests share."""
         for kept in (self.tags, self.blobs, self.loaded, self.on_cpu, self.exchanges, self._replies, self._faults):
             kept.clear()
-        self.load_seconds, self.vram_bytes = 0.0, 0
+        self.load_seconds, self.vram_bytes, self.holds_one = 0.0, 0, False
         self._resumed.clear()
 
     @contextlib.contextmanager
@@ -486,6 +487,8 @@ class FakeOllama:
             # As Ollama: who asks for no number of layers takes what is loaded, wherever it is.
             await asyncio.sleep(self.load_seconds)
             self.on_cpu = self.on_cpu - {tag.name} | ({tag.name} if layers == 0 else set())
+            if self.holds_one:
+                self.loaded.clear()
         self.loaded[tag.name] = time.monotonic()
         return tag
 

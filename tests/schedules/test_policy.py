@@ -74,6 +74,7 @@ def test_before_the_first_run_a_cron_counts_from_the_first_release() -> None:
         ({"has_weights": False}, "no_weights"),
         ({"queued_run": 7}, "already_queued"),
         ({"running_run": 7}, "already_running"),
+        ({"tried_release": 7}, "on_trial"),
         ({"ratings": 199}, "too_few_ratings"),
         ({"raters": 4}, "too_few_raters"),
     ],

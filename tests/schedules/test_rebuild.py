@@ -47,6 +47,11 @@ def test_too_little_feedback_hinders_it_and_nothing_new_does_not() -> None:
     assert {each.code for each in hindered.reasons} >= {"rebuild_wanted", "too_few_ratings"}
 
 
+def test_it_waits_for_no_trial() -> None:
+    trial = Reason("on_trial", {"release": 7})
+    assert decided(replace(USUAL, reasons=(trial, *USUAL.reasons)), NIGHT).enqueue
+
+
 def test_a_run_that_is_due_anyway_serves_and_none_is_wanted_where_nothing_was_taken_back() -> None:
     due = Decision(True, "schedule", (), NIGHT)
     assert decided(due, NIGHT) is due
@@ -55,7 +60,7 @@ def test_a_run_that_is_due_anyway_serves_and_none_is_wanted_where_nothing_was_ta
 
 def test_whatever_the_usual_decision_says_against_a_run_is_known_to_be_a_hindrance_or_none() -> None:
     """A reason that policy comes to say is a hindrance, unless it is named here."""
-    assert {"nothing_new", "not_yet", "too_few_new", "no_schedule"} == rebuild.NO_HINDRANCES
+    assert {"nothing_new", "not_yet", "too_few_new", "no_schedule", "on_trial"} == rebuild.NO_HINDRANCES
     usual = policy.decide(
         replace(facts(NIGHT), has_base=True, has_weights=True, ratings=4, raters=2, new_ratings=0, kinds={}),
         policy.Bars(None, 4, 2),

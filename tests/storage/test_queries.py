@@ -22,6 +22,7 @@ from storage import (
     run_cards,
     run_points,
     showings,
+    trial_figures,
     turns,
     updates,
 )
@@ -69,6 +70,10 @@ def asked(db: Database) -> Iterator[list[tuple[str, Any]]]:
         lambda session: figures.ratings_given(session, AT, AT),
         lambda session: figures.raters(session, AT),
         lambda session: figures.thumbs(session, [1, 2]),
+        lambda session: trial_figures.first_thumbs(session, (1, 2), AT, 9),
+        lambda session: trial_figures.first_picks(session, (1, 2), AT, 9),
+        lambda session: trial_figures.endings(session, "t", AT, AT),
+        lambda session: trial_figures.waits(session, 1, AT, AT, 9),
         lambda session: run_cards.of_run(session, 1, CardKind.PROMOTION),
         lambda session: run_points.curve(session, 1),
     ],

@@ -20,7 +20,7 @@ from huigan.llama import gguf
 from huigan.operate import releases as operated
 from huigan.serving.client import Ollama
 from huigan.texts import DEFAULT_LOCALE, catalogue
-from storage import outbox, releases, run_points, runs
+from storage import deployments, outbox, releases, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
@@ -183,6 +183,34 @@ def test_with_approval_an_admin_is_asked_and_nothing_is_deployed(world: World) -
     assert notices(world) == ["run_awaiting_approval"]
     assert released.release_id is not None
     assert world.db.read(releases.get, released.release_id).tag in world.ollama.tags
+
+
+def test_a_canary_is_tried_on_a_share_and_the_live_release_stays(world: World) -> None:
+    released = pipeline.run(work_of(world, with_recipe(the_run(world), approval="canary")))
+    assert released.state is the_run(world).state is RunState.AWAITING_APPROVAL
+    assert world.tag() == "base:1"
+    tried = world.db.read(deployments.canary)
+    assert tried is not None
+    assert (tried.release.tag, tried.deployment.share) == (released.tag, 0.2)
+    assert notices(world) == ["canary_of_conversations"]
+
+
+def test_a_run_of_the_same_data_as_a_release_that_was_turned_away_ends_with_that_reason(world: World) -> None:
+    """Before anything is trained; and a proposal that is turned away while it trains is none either."""
+    asked = with_recipe(the_run(world), approval="approve")
+    with pytest.raises(Halt):
+        pipeline.run(work_of(world, asked, until="release"))
+    older = pipeline.run(work_of(world, asked))
+    operated.reject(world.db, older.release_id or 0, by_user_id=None, why="", at=AT)
+    again = world.enqueue(Recipe.from_dict(the_run(world).recipe))
+    assert pipeline.run(work_of(world, again, until="train")) == Released(RunState.REJECTED, None, None)
+    ended = world.db.read(runs.get, again.id)
+    assert (ended.state, ended.error) == (
+        RunState.REJECTED,
+        {"code": "turned_away_before", "release": older.release_id},
+    )
+    assert notices(world)[-1] == "run_turned_away"
+    assert world.tag() == "base:1"
 
 
 def test_a_run_that_makes_it_worse_is_refused_and_its_file_deleted(world: World) -> None:
