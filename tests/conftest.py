@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from huigan.demo import weights
 from storage.db import Database, connect
@@ -15,6 +16,10 @@ from storage.migrations import upgrade
 from tests.fakes import postgres
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Tests assert no times: hypothesis's 200 ms an example are over in no time on a busy machine.
+settings.register_profile("huigan", deadline=None)
+settings.load_profile("huigan")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from telegramify_markdown import convert
 
@@ -88,7 +88,6 @@ def test_bad_markup_is_refused_in_telegrams_words(mode: str, source: str, reason
     assert refusal.value.description == f"Bad Request: can't parse entities: {reason}"
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["HTML", "MarkdownV2", "Markdown"]),
     st.lists(st.sampled_from([*"<>&/=\"'*_`~|[]()!\\\n a字😀", "</", "```", "<b>", "</b>", "<a href=", "**>"])),
@@ -109,7 +108,6 @@ def parsed(source: str, mode: str) -> tuple[str, list[dict[str, Any]]] | str:
         return refusal.description
 
 
-@settings(deadline=None)
 @given(st.text(st.sampled_from(" \n\ta字😀/@.b")), st.data())
 def test_trimming_keeps_every_entity_on_its_own_characters(text: str, data: st.DataObject) -> None:
     begin = data.draw(st.integers(0, len(text)))

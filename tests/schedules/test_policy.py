@@ -317,7 +317,7 @@ class Night:
         self.ratings, self.since_last = self.ratings + come, self.since_last + come
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clocks, zones, crons, st.integers(0, 2**32), st.sampled_from(("", "08:00-23:00", "22:30-02:15", "01:00-02:00")))
 def test_over_weeks_of_any_clock_no_run_starts_in_quiet_or_while_it_cools_or_twice_for_one_firing(
     at: datetime, zone: ZoneInfo, cron: str, seed: int, hours: str
@@ -338,7 +338,7 @@ def test_over_weeks_of_any_clock_no_run_starts_in_quiet_or_while_it_cools_or_twi
                 assert night.at - before >= timedelta(hours=8), "three of training, five to cool down"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(clocks, zones, crons, st.integers(1, 200))
 def test_however_long_nobody_looked_one_run_makes_up_for_it(at: datetime, zone: ZoneInfo, cron: str, days: int) -> None:
     night = Night(at, zone, random.Random(0))

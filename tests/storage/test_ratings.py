@@ -30,7 +30,7 @@ def newest_by_rater(rows: list[Rating]) -> list[Rating]:
     return sorted((row for row in said.values() if row.thumb is not Thumb.WITHDRAWN), key=lambda row: row.id)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(given_ratings, max_size=20), st.data())
 def test_the_newest_rating_of_each_rater_counts(
     db: Database, script: list[tuple[int, int, Thumb, Reason | None, str | None]], data: st.DataObject

@@ -137,7 +137,7 @@ class Story:
         assert {each.id for each in runs.reap(self.session, beaten_before, self.at)} == silent
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(acts, max_size=25))
 def test_no_order_of_events_breaks_the_state_machine(db: Database, script: list[tuple[object, ...]]) -> None:
     def play(session: Session) -> None:

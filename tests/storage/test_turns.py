@@ -74,7 +74,7 @@ class Story:
         assert turns.get(self.session, wanted.id) == (closed or wanted)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(acts | st.tuples(st.just("close"), which, st.sampled_from(Ended)), max_size=25))
 def test_no_order_of_events_opens_two_turns_of_a_conversation(db: Database, script: list[tuple[object, ...]]) -> None:
     def play(session: Session) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer import copies
@@ -68,7 +68,6 @@ SAID = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(SAID, max_size=25), st.integers(0, 25))
 def test_what_comes_later_changes_nothing_for_what_came_before(said: list[Said], cut: int) -> None:
     found = copies.firsts(said, 0.8)

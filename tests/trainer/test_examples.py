@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.recipe import Data, Recipe
@@ -164,7 +164,6 @@ def test_no_rater_supplies_more_than_their_share() -> None:
     assert dropped(found) == {"rater_cap": 15}  # five of each of the three tasks
 
 
-@settings(deadline=None)
 @given(st.sets(st.integers(1, 10**9), min_size=1, max_size=60), st.floats(0, 0.5), st.integers(0, 2**31 - 1))
 def test_a_conversation_never_crosses_the_split_however_the_data_grow(ids: set[int], share: float, seed: int) -> None:
     exchanges = [exchange(n, "x", message_id=n, q=str(n)) for n in ids]
@@ -196,7 +195,6 @@ def test_what_is_said_on_both_sides_stays_on_the_side_where_it_was_said_first(fi
     assert dropped(found) == {"crossed_split": 3}
 
 
-@settings(deadline=None)
 @given(st.permutations(range(1, 9)))
 def test_the_order_of_rows_does_not_show(order: list[int]) -> None:
     exchanges = [exchange(n, f"a{n % 3}", message_id=n, q=str(n % 4)) for n in range(1, 9)]

@@ -210,7 +210,7 @@ def grown(said: Sequence[tuple[int, str, str, int, str, str, int]]) -> list[Feed
     return steps
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(JUDGED, min_size=1, max_size=14), st.booleans(), st.integers(0, 50))
 def test_growing_feedback_never_moves_a_row_to_the_other_side(
     said: list[tuple[int, str, str, int, str, str, int]], defences: bool, seed: int

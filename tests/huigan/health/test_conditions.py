@@ -124,7 +124,6 @@ def test_what_comes_and_goes_every_minute_is_told_once_a_day() -> None:
     assert [each[1] for each in told([(0, True), (2, True), *course[3:]])] == ["alert_raised", "alert_still"]
 
 
-@hypothesis.settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 90), st.booleans()), max_size=200))
 def test_whatever_happens_notices_keep_their_order_and_their_distance(course: list[tuple[int, bool]]) -> None:
     minute, walk = 0, []

@@ -71,7 +71,7 @@ def test_a_file_cut_off_anywhere_is_refused_before_anything_is_loaded(tmp_path: 
             gguf.read(cut)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_file_with_any_bytes_changed_is_read_or_refused_never_worse(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(small(tmp_path).read_bytes())
@@ -161,7 +161,7 @@ def headers(draw: st.DrawFn) -> bytes:
     return b"".join((b"GGUF", struct.pack("<IQQ", version, *counts), *keys, *tensors, tail))
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(headers())
 def test_a_header_of_any_counts_shapes_and_offsets_is_refused_or_stays_within_the_file(
     tmp_path: Path, content: bytes

@@ -177,7 +177,7 @@ presses = st.tuples(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(presses, max_size=25))
 def test_whatever_is_pressed_by_whomever_each_says_what_they_said_last(
     sqlite_db: Database, script: list[tuple[int, int, str]]
