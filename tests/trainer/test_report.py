@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,9 @@ from trainer.scorecard import Sample, Scorecard
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 RECIPE = Recipe.from_dict({"name": "demo"})
-RUN = Run(
-    7, "default", RunState.RUNNING, None, {}, 1, RECIPE.to_dict(), False, "", None, None, None, None, None, None, AT,
-    None, None,
-)  # fmt: skip
+NOTHING = dict.fromkeys(each.name for each in fields(Run))
+RUN = Run(**NOTHING | {"id": 7, "lane": "default", "state": RunState.RUNNING, "progress": {}, "attempt": 1,
+                       "recipe": RECIPE.to_dict(), "dataset_only": False, "why": "", "queued_at": AT})  # fmt: skip
 NASTY = '<script>alert("x")</script> & {{ 7 * 7 }} </td>'
 CARD = Scorecard(
     compared_with="base",
