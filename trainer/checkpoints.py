@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.recipe import Recipe, Stage
-from trainer import patience
+from trainer import patience, seals
 from trainer.patience import Look
 from trainer.tokens import Row
 
@@ -61,7 +61,7 @@ def last_whole(checkpoints: Path) -> Path | None:
     """The newest that was written to its end; the halves that a kill left are deleted, lest they be counted as kept."""
     whole = []
     for folder in checkpoints.glob("checkpoint-*"):
-        if (folder / MARK).is_file():
+        if (folder / MARK).is_file() and seals.holds(folder / MARK, folder):
             whole.append(folder)
         else:
             shutil.rmtree(folder)
@@ -69,7 +69,7 @@ def last_whole(checkpoints: Path) -> Path | None:
 
 
 def mark_whole(checkpoint: Path) -> None:
-    (checkpoint / MARK).touch()
+    seals.put(checkpoint / MARK, checkpoint)
 
 
 def state_of(checkpoint: Path) -> dict[str, Any]:

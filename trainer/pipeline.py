@@ -13,6 +13,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from storage.records import RunState
-from trainer import estimates, gate, report, stages
+from trainer import estimates, gate, report, seals, stages
 from trainer.dataset import Built
 from trainer.gate import Verdict
 from trainer.release import Released, release, turned_away
@@ -51,8 +52,8 @@ def through_the_stages(work: Work) -> Released:
     built = once(work, "dataset", Built, lambda: stages.build(work))
     if (known := turned_away(work)) is not None:
         return known
-    taught = once(work, "train", Taught, lambda: stages.train(work, origin, built))
-    merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, built, taught))
+    taught = once(work, "train", Taught, lambda: stages.train(work, origin, built), lambda taught: taught.adapter)
+    merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, built, taught), lambda merged: merged.path)
     reference = once(work, "quantise", Reference, lambda: stages.quantise(work, origin, merged))
     card = once(work, "score", Scorecard, lambda: stages.score(work, built, taught, merged, reference))
     verdict = once(work, "gate", Verdict, lambda: gate.judge(card, work.recipe.gate))
@@ -75,21 +76,37 @@ def alone_in(work: Work) -> Iterator[None]:
         yield
 
 
-def once(work: Work, stage: str, kind: type[T], make: Callable[[], T]) -> T:
+def once(
+    work: Work, stage: str, kind: type[T], make: Callable[[], T], file: Callable[[T], Path | None] = lambda _: None
+) -> T:
     """What the stage gave when it was finished, by this process or an earlier one; again, where another version of the
-    program wrote what this one cannot read."""
-    path = work.folder / f"{stage}.json"
+    program wrote what this one cannot read, or its file (a folder, too) is not what was written."""
+    path, seal = work.folder / f"{stage}.json", work.folder / f"{stage}.sha256"
     adapter = TypeAdapter(kind)
     if path.is_file():
         try:
-            return adapter.validate_json(path.read_bytes())
+            kept = adapter.validate_json(path.read_bytes())
         except ValidationError:
             log.warning("run %d: %s was written by another version: it is made again", work.run.id, path.name)
+        else:
+            if seals.holds(seal, file(kept)):
+                return kept
+            log.warning("run %d: what %s names has rotted: it is made again", work.run.id, path.name)
+            forget(work.folder, stage)
     work.tell(stage, "", 0, 0)
     with full_disk_named(work.folder):
         result = make()
+        if (made := file(result)) is not None:
+            seals.put(seal, made)
         write_whole(path, adapter.dump_json(result, indent=1))
     return result
+
+
+def forget(folder: Path, stage: str) -> None:
+    """With what it was made from in between, and what was made of it."""
+    shutil.rmtree(folder / stage, ignore_errors=True)
+    for later in STAGES[STAGES.index(stage) :]:
+        (folder / f"{later}.json").unlink(missing_ok=True)
 
 
 @contextmanager

@@ -25,6 +25,9 @@ def main(act: str, url: str, run_id: int, attempt: int, folder: Path) -> None:
     if act == "succeed":
         move = connect(url).write
         move(runs.move, run_id, attempt, RunState.RUNNING, RunState.BUILT, datetime.now(UTC))
+    elif act == "slow":
+        time.sleep(1)
+        connect(url).write(runs.move, run_id, attempt, RunState.RUNNING, RunState.BUILT, datetime.now(UTC))
     elif act == "clean_up":
         connect(url).write(runs.move, run_id, attempt, RunState.RUNNING, RunState.BUILT, datetime.now(UTC))
         time.sleep(1)

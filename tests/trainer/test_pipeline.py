@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 import shutil
@@ -231,6 +232,7 @@ def test_an_adapter_without_effect_is_refused_by_the_gate(world: World) -> None:
     folder = stages.folder_of(world.home, the_run(world))
     for name in ("merge", "quantise", "score"):
         (folder / f"{name}.json").unlink()
+    (folder / "train.sha256").unlink()
     adapter = Path(json.loads((folder / "train.json").read_text())["adapter"]) / "adapter_model.safetensors"
     tensors = load_file(adapter)
     save_file({name: np.zeros_like(each) if "lora_B" in name else each for name, each in tensors.items()}, adapter)
@@ -405,6 +407,22 @@ def test_a_stage_is_finished_when_its_result_is_there_whole(world: World) -> Non
     (work.folder / "extra.part").write_bytes(b'{"state": "BU')
     assert pipeline.once(work, "extra", Released, make) == pipeline.once(work, "extra", Released, make)
     assert made == [1]
+
+
+@pytest.mark.parametrize("stage", ["train", "merge"])
+def test_a_file_that_rotted_between_two_attempts_is_made_again_with_all_that_came_of_it(
+    world: World, stage: str
+) -> None:
+    run, folder = the_run(world), stages.folder_of(world.home, the_run(world))
+    taught, merged = (json.loads((folder / f"{name}.json").read_text()) for name in ("train", "merge"))
+    file = {"train": Path(taught["adapter"]) / "adapter_model.safetensors", "merge": Path(merged["path"])}[stage]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    released = pipeline.run(work_of(world, run))
+    assert released.state is RunState.RELEASED
+    assert json.loads((folder / "merge.json").read_text())["sha256"] == merged["sha256"]
+    served = world.ollama.blobs[world.ollama.tags[str(released.tag)].blob]
+    assert hashlib.sha256(served).hexdigest() == merged["sha256"] == world.artefact(run).sha256
 
 
 def test_a_run_that_an_older_version_scored_is_scored_again(world: World) -> None:

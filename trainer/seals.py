@@ -1,0 +1,38 @@
+"""Digests of what was written, so that what rotted since, or was half lost in a power cut, is found out before use.
+
+A seal is one JSON file: SHA-256 by path. Knows neither stages nor checkpoints.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+
+def put(seal: Path, sealed: Path | None) -> None:
+    """Seal a file, or every file in a folder. Written last and in place: half a seal holds nothing."""
+    seal.write_text(json.dumps(digests(sealed, seal)))
+
+
+def holds(seal: Path, sealed: Path | None) -> bool:
+    """Whether all that was sealed is as it was, whatever came beside it since. True where nothing was sealed: an older
+    version left it."""
+    if not seal.is_file() or not (told := seal.read_bytes()):
+        return True
+    try:
+        return json.loads(told).items() <= digests(sealed, seal).items()  # type: ignore[no-any-return]
+    except ValueError:
+        return False
+
+
+def digests(sealed: Path | None, seal: Path) -> dict[str, str]:
+    if sealed is None or not sealed.exists():
+        return {}
+    files = [path for path in sealed.rglob("*") if path.is_file()] if sealed.is_dir() else [sealed]
+    return {str(path.relative_to(sealed.parent)): digest(path) for path in sorted(files) if path != seal}
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
