@@ -100,7 +100,7 @@ def build_application(
     signs = signs or Signs()
     pace, toasts = Pace(limits, throttled=signs.throttled), Toasts()
     queue = StoredQueue(db, desk.worker, intervals.lost_seconds, toasts)
-    in_order = InOrder(db, desk.worker, queue.kept)
+    in_order = InOrder(db, desk.worker, queue)
     application = builder.job_queue(None).rate_limiter(pace).update_queue(queue).concurrent_updates(in_order).build()
     screen = Screen(application.bot, pace, toasts, drafts=drafts)
     shows = Shows(db, desk, screen, rng or random.Random())
@@ -143,7 +143,7 @@ def build_application(
     for part in parts:
         application.add_handlers(part.handlers())
     application.add_handler(commands.unknown())
-    application.add_error_handler(_told_of_failure(screen))
+    application.add_error_handler(_told_of_failure(screen, queue))
     beside: Beside = [
         (intervals.recover_seconds, _beating(signs)),
         (intervals.recover_seconds, lambda: queue.keep(application.bot)),
@@ -240,7 +240,9 @@ async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
 
 
-def _told_of_failure(screen: Screen) -> Callable[[object, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
+def _told_of_failure(
+    screen: Screen, queue: StoredQueue
+) -> Callable[[object, ContextTypes.DEFAULT_TYPE], Coroutine[Any, Any, None]]:
     """The edge of one update: what is unforeseen is recorded and told, and ends nothing else."""
 
     async def handle(update: object, context: ContextTypes.DEFAULT_TYPE) -> None:
@@ -250,6 +252,8 @@ def _told_of_failure(screen: Screen) -> Callable[[object, ContextTypes.DEFAULT_T
                 logger.warning("no updates come from Telegram: %s", error)
             else:
                 logger.error("receiving updates failed", exc_info=error)
+            return
+        if queue.failed(update, error):
             return
         logger.error("update %d failed", update.update_id, exc_info=error)
         if update.effective_message is None or isinstance(error, TelegramError):

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import re
 import weakref
-from collections.abc import Awaitable, Container
+from collections import Counter
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from telegram import Bot, Message, Update
 from telegram.error import NetworkError
 from telegram.ext import BaseUpdateProcessor
@@ -35,6 +36,9 @@ STOPPED = "stopped_message_generation"  # a kind of update that python-telegram-
 STOP = re.compile(r"/stop(@\w+)?(\s|$)", re.IGNORECASE)
 RATINGS = ("up", "down", "undo", "why", "pick")
 BEHIND_SECONDS = 0.2  # between looks whether another process has handled what comes first
+AWAY = (OperationalError, InterfaceError)  # the database: locked, full, restarting
+# After the first failure, the second, and so on; what then fails still is left as any other failure is: some minutes.
+PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0)
 
 
 class StoredQueue(asyncio.Queue[object]):
@@ -47,6 +51,8 @@ class StoredQueue(asyncio.Queue[object]):
         self._toasts = toasts
         self.kept: set[int] = set()  # ids of what is not done with once its handler returns; it marks them itself
         self.replayed: set[int] = set()  # ids; what answers at once was perhaps answered before the kill
+        self._failures: Counter[int] = Counter()  # by id, while the database was away
+        self._again: set[int] = set()
 
     async def put(self, item: object) -> None:
         """Raises NetworkError where the database does not take it: the poller asks again, the webhook answers 500."""
@@ -61,6 +67,28 @@ class StoredQueue(asyncio.Queue[object]):
             if item.callback_query is not None:
                 self._toasts.expect(item.callback_query)
         await super().put(item)
+
+    def failed(self, update: Update, error: BaseException | None) -> bool:
+        """Whether it will be tried again: the database was away, which passes, and it is not too often so."""
+        failures = self._failures[update.update_id]
+        if not isinstance(error, AWAY) or failures >= len(PAUSES_SECONDS):
+            return False
+        self._failures[update.update_id] += 1
+        self._again.add(update.update_id)
+        return True
+
+    def is_over(self, update: Update) -> bool:
+        """After its handlers returned. Else it comes again by itself: it is open, so what is behind it in its place
+        waits, and its handlers meet it as they meet what is replayed after a kill."""
+        if update.update_id not in self._again:
+            self._failures.pop(update.update_id, None)
+            return True
+        self._again.discard(update.update_id)
+        self.replayed.add(update.update_id)
+        pause = PAUSES_SECONDS[self._failures[update.update_id] - 1]
+        logger.warning("the database is away: update %d is tried again in %.1f s", update.update_id, pause)
+        asyncio.get_running_loop().call_later(pause, self.put_nowait, update)
+        return False
 
     async def replay(self, bot: Bot) -> int:
         """At the start, before anything new comes: queue what was stored and not handled."""
@@ -89,17 +117,27 @@ class StoredQueue(asyncio.Queue[object]):
 class InOrder(BaseUpdateProcessor):
     """One update at a time for a person in a thread of a chat; different ones side by side."""
 
-    def __init__(self, db: Database, worker: str, kept: Container[int]) -> None:
+    def __init__(self, db: Database, worker: str, queue: StoredQueue) -> None:
         super().__init__(CONCURRENT_UPDATES)
         self._db = db
         self._worker = worker
-        self._kept = kept
+        self._queue = queue
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def do_process_update(self, update: object, coroutine: Awaitable[Any]) -> None:
         if not isinstance(update, Update):
             await coroutine
             return
+        try:
+            await self._in_its_turn(update, coroutine)
+        except AWAY as error:
+            if asyncio.iscoroutine(coroutine):
+                coroutine.close()
+            if not self._queue.failed(update, error):
+                raise
+            self._queue.is_over(update)
+
+    async def _in_its_turn(self, update: Update, coroutine: Awaitable[Any]) -> None:
         lock = self._locks.setdefault(key_of(update), asyncio.Lock())
         while True:
             async with lock:  # those of this process need not ask the database again and again
@@ -114,10 +152,11 @@ class InOrder(BaseUpdateProcessor):
             if asyncio.iscoroutine(coroutine):
                 coroutine.close()
             return
-        # What fails in a handler was told and logged there: handled, or each start would meet it again.
+        # What fails in a handler was told and logged there: handled, or each start would meet it again. Unless it was
+        # the database that was away, which nobody need be told.
         with logs.about(update=update.update_id):
             await coroutine
-        if update.update_id not in self._kept:
+        if self._queue.is_over(update) and update.update_id not in self._queue.kept:
             await self._db.awrite(updates.mark_handled, update.update_id, datetime.now(UTC))
 
     async def initialize(self) -> None:

@@ -14,8 +14,8 @@ from storage.db import connect
 from storage.recipe import Recipe
 
 
-def main() -> None:
-    told = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+def main(path: str) -> None:
+    told = json.loads(Path(path).read_text(encoding="utf-8"))
     webhook, intervals, limits = (told.pop(name) for name in ("webhook", "intervals", "limits"))
     db = connect(told.pop("database_url"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -34,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -11,11 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import text as sql
 
@@ -34,13 +34,27 @@ SECRET = "a-secret-of-the-webhook"
 SPEED = 3  # Telegram's limits and our pace are both so much faster than real: what counts is one below the other
 
 
+class Process(Protocol):
+    """What is asked of a bot's process."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> Any: ...
+    def poll(self) -> int | None: ...
+    def kill(self) -> None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    def wait(self, timeout: float = ...) -> int: ...
+
+
 class World:
     """Everything a flow needs; `alice` is in a private chat with the bot."""
 
     def __init__(self, db: Database, telegram: FakeTelegram, ollama: FakeOllama, folder: Path, speed: float) -> None:
         self.db, self.telegram, self.ollama, self.folder = db, telegram, ollama, folder
         self.log = folder / "bot.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
+        self.begun: Callable[[Path], Process] = self._begun
         self.settings: dict[str, Any] = {
             "token": telegram.token,
             "base_url": telegram.base_url,
@@ -77,14 +91,20 @@ class World:
     def start(self, **settings: Any) -> None:
         """Returns once the bot asks for updates, or has set its webhook."""
         self.settings |= settings
+        calls = len(self.telegram.calls)
+        self.process = self.spawn()
+        self.wait(lambda: self._is_listening(calls), about="the bot starts", timeout=90)
+
+    def spawn(self) -> Process:
+        """A bot that nobody waits for, and whoever asked for it ends."""
         told = self.folder / "bot.json"
         told.write_text(json.dumps(self.settings), encoding="utf-8")
+        return self.begun(told)
+
+    def _begun(self, told: Path) -> Process:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.bot.entry", str(told)], cwd=REPOSITORY, stdout=log, stderr=log
-            )
-        calls = len(self.telegram.calls)
-        self.wait(lambda: self._is_listening(calls), about="the bot starts", timeout=30)
+            command = [sys.executable, "-m", "tests.bot.entry", str(told)]
+            return subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log)
 
     def _is_listening(self, calls: int) -> bool:
         assert self.process is not None

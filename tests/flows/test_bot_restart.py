@@ -76,6 +76,26 @@ def test_an_update_that_could_not_be_stored_is_not_confirmed_and_comes_again_aft
     assert here.answer().text == "You said: 存不了"
 
 
+def test_what_is_said_and_pressed_while_the_database_is_away_counts_once_it_is_back_and_nobody_is_told(
+    here: World,
+) -> None:
+    here.says("之前")
+    answer = here.answer()
+    here.settle()
+    with here.db.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE conversation RENAME TO gone")
+    here.says("在吗")
+    here.alice.presses(answer, "👍")
+    here.says("还在吗")
+    here.wait(lambda: "is tried again" in here.logged())
+    with here.db.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE gone RENAME TO conversation")
+    here.wait(lambda: len(here.mine("answer")) == 3, about="all is answered")
+    assert [row["text"] for row in here.mine("message")] == ["之前", "在吗", "还在吗"]
+    assert [row["thumb"] for row in here.mine("rating")] == ["up"]
+    assert len(here.chat.answers) == 3
+
+
 def test_a_press_that_was_stored_and_not_handled_counts_after_a_kill_and_is_not_answered_twice(here: World) -> None:
     here.says("你好")
     answer = here.answer()
