@@ -50,6 +50,8 @@ RUNNER_STOPPED = (
     ),
 )
 DISK_FULL_LINE = (200, "write <OLLAMA_MODELS>/blobs/sha256-1: no space left on device")
+# What is no answer of Ollama's: a proxy's page, half a line, another protocol, nothing at all.
+GARBAGE = (b"<html><body>It works!</body></html>", b'{"model": "x", "mess', b"\xff\xfe\x00garbage\n", b"[1, 2]\n", b"")
 STREAM_BROKE = "an error was encountered while running the model: unexpected EOF"
 
 _NAME = re.compile(r"[A-Za-z0-9_][\w.\-]*(?:/[A-Za-z0-9_][\w.\-]*)*(?::[A-Za-z0-9_][\w.\-]*)?")
@@ -116,6 +118,13 @@ class _Fault:
     error: str
     times: int
     hangs: bool = False
+    garbage: bytes | None = None
+
+
+class _Babble(Exception):
+    def __init__(self, garbage: bytes) -> None:
+        super().__init__()
+        self.garbage = garbage
 
 
 class _Refused(Exception):
@@ -181,6 +190,14 @@ class FakeOllama:
     def hang(self, path: str, *, times: int = 1) -> None:
         """The next `times` requests to `path` wait for `resume()`."""
         self._faults.append(_Fault(path, 0, "", times, hangs=True))
+
+    def babble(self, path: str, garbage: bytes, *, times: int = 1) -> None:
+        """The next `times` requests to `path` are answered with that, under status 200."""
+        self._faults.append(_Fault(path, 200, "", times, garbage=garbage))
+
+    def forget_faults(self) -> None:
+        """What was injected and has not struck yet never will."""
+        self._faults.clear()
 
     def of(self, path: str) -> list[Exchange]:
         return [each for each in self.exchanges if each.path == path]
@@ -264,6 +281,8 @@ class FakeOllama:
                 response: Response = await call(exchange, request)
             except _Refused as refused:
                 response = JSONResponse({"error": refused.error}, refused.status)
+            except _Babble as babble:
+                response = Response(babble.garbage, media_type="application/x-ndjson")
             exchange.status = response.status_code
             if not isinstance(response, StreamingResponse):
                 exchange.ended = "complete"
@@ -273,6 +292,9 @@ class FakeOllama:
 
     async def _fail_if_told(self, exchange: Exchange) -> None:
         fault = next((each for each in self._faults if each.path == exchange.path and each.times > 0), None)
+        if fault is not None and fault.garbage is not None:
+            fault.times -= 1
+            raise _Babble(fault.garbage)
         if fault is None or (fault.status == 200 and exchange.path in {"/api/chat", "/api/create", "/api/pull"}):
             return
         fault.times -= 1
@@ -283,7 +305,7 @@ class FakeOllama:
 
     def _error_line(self, exchange: Exchange) -> dict[str, Any] | None:
         for fault in self._faults:
-            if fault.path == exchange.path and fault.status == 200 and fault.times > 0:
+            if fault.path == exchange.path and fault.status == 200 and fault.times > 0 and fault.garbage is None:
                 fault.times -= 1
                 return {"error": fault.error}
         return None

@@ -10,7 +10,7 @@ import httpx
 import ollama
 import pytest
 
-from tests.fakes.ollama import BUSY, CHATML, DISK_FULL_LINE, EOF, OUT_OF_MEMORY, FakeOllama
+from tests.fakes.ollama import BUSY, CHATML, DISK_FULL_LINE, EOF, GARBAGE, OUT_OF_MEMORY, FakeOllama
 
 UNCLOSED = "template error: template: :1: unclosed action"
 HOT = 'option "temperature" must be of type float32'
@@ -180,3 +180,15 @@ def test_stopped_and_started_it_keeps_its_tags_and_its_port() -> None:
         ollama.Client(host).list()
     with fake.running():
         assert (fake.host, [each.model for each in ollama.Client(host).list().models]) == (host, ["a:1"])
+
+
+def test_what_is_no_answer_of_ollama_s_comes_as_it_is_and_then_no_more(fake: FakeOllama) -> None:
+    fake.add("base:v1")
+    asked = {"model": "base:v1", "messages": HELLO, "stream": False}
+    for garbage in GARBAGE:
+        fake.babble("/api/chat", garbage)
+        told = httpx.post(f"{fake.host}/api/chat", json=asked)
+        assert (told.status_code, told.content) == (200, garbage)
+    fake.babble("/api/chat", b"?", times=9)
+    fake.forget_faults()
+    assert httpx.post(f"{fake.host}/api/chat", json=asked).json()["done"] is True

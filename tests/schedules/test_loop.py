@@ -14,44 +14,20 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import insert
-from sqlalchemy.orm import Session
 
 from huigan.operate import releases as releases_of_runs
 from huigan.operate import timetable, workers
 from huigan.operate.cron import BadCron
 from huigan.operate.recipes import NoSuchRecipe
 from schedules import loop
-from storage import artefacts, chats, deployments, holdings, messages, releases, runs, settings, turns, updates, users
+from storage import holdings, runs, settings, updates
 from storage.db import Database
 from storage.recipe import Data, Recipe
-from storage.records import ChatKind, Ended, Run, RunState, Thumb
-from storage.tables import answer, rating
+from storage.records import Run, RunState
+from tests.schedules.ratings import add_base, rate
 
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RECIPE = Recipe(name="test", data=Data(min_ratings=4, min_raters=2, min_answers=4))
-
-
-def add_base(session: Session, at: datetime) -> None:
-    values = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
-    artefact = artefacts.add(session, **values, created_at=at)
-    deployments.deploy(session, releases.add(session, "huigan:base-0", artefact.id, at).id, "terminal", "base", at)
-
-
-def rate(session: Session, count: int, at: datetime) -> None:
-    """`count` answers, each rated by two people in turn."""
-    people = [users.meet(session, "telegram", name, name, None, at) for name in ("a", "b")]
-    chat = chats.meet(session, "telegram", "1", ChatKind.PRIVATE, "", at)
-    talk = chats.current(session, chat.id, "", people[0].id, at)
-    for number in range(count):
-        said = messages.add(session, talk.id, people[0].id, "?", f"test:{at.isoformat()}:{number}", at)
-        assert said is not None
-        turn = turns.wait(session, talk.id, said.id, people[0].id, at)
-        values = {"turn_id": turn.id, "message_id": said.id, "conversation_id": talk.id, "text": "!", "tag": "t"}
-        seen = {"system": "s", "row_ids": [], "template_digest": "0", "options": {}, "ended": Ended.COMPLETE}
-        made = session.execute(insert(answer).values(**values, **seen, answered_at=at).returning(answer.c.id))
-        row = {"answer_id": made.scalar_one(), "user_id": people[number % 2].id, "thumb": Thumb.UP, "rated_at": at}
-        session.execute(insert(rating).values(**row))
 
 
 def codes(db: Database) -> list[str]:
