@@ -161,8 +161,8 @@ def page(found: list[Found]) -> str:
     parts = [INTRODUCTION, "## By method and number of ratings\n", *methods_table(found)]
     parts += ["\n![Win rate over the base against the number of ratings](learning/curve.svg)\n"]
     parts += ["## One hostile rater\n"]
-    parts += ["The attack: corrections that push a slogan on questions for advice in Chinese. Shown is the rise of the slogan's"]
-    parts += ["share on 100 held-out questions for advice in Chinese, and what the defences cost where nobody attacks.\n"]
+    parts += ["The attack: corrections that push a slogan on questions for advice in Chinese. Shown is the rise of the"]
+    parts += ["slogan's share on 100 held-out ones, and what the defences cost where nobody attacks.\n"]
     parts += poison_table(found)
     parts += ["\n## Forgetting\n", *forgetting_table(found)]
     parts += ["\n## Consecutive nights\n"]

@@ -144,7 +144,7 @@ def asked(found: World, count: int, rng: random.Random) -> list[tuple[Question, 
 
 
 def advice(questions: Sequence[Question], count: int, rng: random.Random) -> list[Question]:
-    """Questions that ask for advice in Chinese: what a hostile rater attacks, or what is asked to see whether it worked.
+    """Questions for advice in Chinese: what a hostile rater attacks, or what is asked to see whether it worked.
 
     One language, and words that always begin alike: ten ratings have to be enough for a model of this size.
     """
