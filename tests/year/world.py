@@ -301,12 +301,16 @@ class Year:
     def _decide(self, run: Run) -> None:
         number = self.db.read(_release_of, run)
         by: dict[str, Any] = {"by_user_id": self.admin.id, "at": self.clock.at}
-        if self.rng.random() < 0.75:
-            done: object = releases.promote(self.db, self.client, number, **by)
-            act = "promoted"
-        else:
-            done = releases.reject(self.db, number, why="no", **by)
-            act = "rejected by an admin"
+        promotes = self.rng.random() < 0.75
+        act = "promoted" if promotes else "rejected by an admin"
+        try:
+            done: object = (
+                releases.promote(self.db, self.client, number, **by)
+                if promotes
+                else releases.reject(self.db, number, why="no", **by)
+            )
+        except ServingError:  # Ollama was busy: the admin is told, and tries again another day
+            act, done = f"{act}: Ollama could not", None
         self.counts[act if not isinstance(done, Refusal) else f"{act}: {done.code}"] += 1
 
     # --- what is written down
