@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from storage.records import Release
 from storage.rows import add_once, every, first
-from storage.tables import release
+from storage.tables import artefact, release
 
 
 def add(session: Session, tag: str, artefact_id: int, at: datetime) -> Release:
@@ -39,3 +39,9 @@ def of_artefact(session: Session, artefact_id: int) -> Release | None:
 def newest(session: Session, limit: int = 50) -> list[Release]:
     """Newest first."""
     return every(session, Release, select(release).order_by(release.c.id.desc()).limit(limit))
+
+
+def runs_that_made_one(session: Session) -> frozenset[int]:
+    """Ids of runs."""
+    made = select(artefact.c.run_id).join(release, release.c.artefact_id == artefact.c.id).distinct()
+    return frozenset(session.scalars(made.where(artefact.c.run_id.is_not(None))))

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import keeping, library
 from huigan.operate.keeping import Limits, Plan, Thing
-from storage import artefacts, audit, runs
+from storage import artefacts, audit, releases, runs
 from storage.db import Database
 from storage.records import Run
 from trainer.clearing import ACTIVE, FIGURES, LEARNT, Busy, alone_in, remove
@@ -47,11 +47,12 @@ def prune(db: Database, home: Path, limits: Limits, at: datetime, *, dry: bool =
 
 def things(session: Session, home: Path, at: datetime) -> list[Thing]:
     found: list[Thing] = []
-    wanted = needed(session)
+    wanted, released = needed(session), releases.runs_that_made_one(session)
     for run in runs.newest(session, EVERY_RUN):
         folder = folder_of(home, run)
         if folder.is_dir():
-            found += _of_run(folder, run, wanted.get(run.id))
+            kind: keeping.Kind = "artefact" if run.id in released else "candidate"
+            found += _of_run(folder, run, kind, wanted.get(run.id))
     why = TRAINING if TRAINING in wanted.values() else None
     found += [replace(_aged("base", path), needed_for=why) for path in sorted(home.glob("bases/*.gguf"))]
     found += [_aged("log", path) for path in sorted(home.glob("logs/run-*.stderr"))]
@@ -64,10 +65,10 @@ def needed(session: Session) -> dict[int | None, str]:
     return released | {each.id: TRAINING for each in runs.newest(session, EVERY_RUN, states=ACTIVE)}
 
 
-def _of_run(folder: Path, run: Run, why: str | None) -> Iterator[Thing]:
+def _of_run(folder: Path, run: Run, kind: keeping.Kind, why: str | None) -> Iterator[Thing]:
     heavy = sum(map(_size, heavy_of(folder)))
     if heavy:
-        yield Thing("artefact", str(folder), heavy, run.id, run.queued_at, why)
+        yield Thing(kind, str(folder), heavy, run.id, run.queued_at, why)
     yield Thing("run", str(folder), _size(folder) - heavy, run.id, run.queued_at, why)
 
 
@@ -89,7 +90,7 @@ def _left(home: Path, at: datetime) -> Iterator[Thing]:
 
 def _removed(db: Database, thing: Thing) -> bool:
     try:
-        if thing.kind in ("run", "artefact"):
+        if thing.kind in ("run", "artefact", "candidate"):
             return _run_removed(db, thing)
         if thing.kind == "base" and TRAINING in db.read(needed).values():
             return False

@@ -22,6 +22,7 @@ def limits_of(chosen: Settings) -> Limits:
     budget = None if chosen.disk_budget_gib is None else int(chosen.disk_budget_gib * GIB)
     number: dict[str, int | None] = {
         "artefact": chosen.keep_releases,
+        "candidate": chosen.keep_releases,
         "run": chosen.keep_runs,
         "base": chosen.keep_bases,
     }

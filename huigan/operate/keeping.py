@@ -1,7 +1,8 @@
 """What is kept of what piles up, and what goes: by number, by age, by a budget. Pure: it is told what there is.
 
 The newest of each kind stay, as many as are to be kept; what is needed stays whatever it is, and counts. Over the
-budget more goes, the oldest first: files of old runs, then bases, which can be made again, then whole folders.
+budget more goes, the oldest first: files of runs that led to no release, of old releases, bases (which can be made
+again), whole folders.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
-Kind = Literal["left", "log", "artefact", "base", "run", "tag"]
+# A candidate is an artefact that became no release: counted by itself, or a week of rejected nights would push out the
+# files of releases that a rollback finds in Ollama still.
+Kind = Literal["left", "log", "candidate", "artefact", "base", "run", "tag"]
 Why = Literal["left", "age", "number", "budget"]
 # Over the budget, in this order. Tags are Ollama's, whose disk may be another machine's.
-YIELDING: tuple[Kind, ...] = ("artefact", "base", "run")
+YIELDING: tuple[Kind, ...] = ("candidate", "artefact", "base", "run")
 
 
 @dataclass(frozen=True)

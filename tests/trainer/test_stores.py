@@ -15,7 +15,7 @@ from huigan.operate import releases
 from huigan.operate.keeping import Limits, Plan
 from storage import audit, deployments, runs
 from storage.db import Database
-from storage.records import Run
+from storage.records import Run, RunState
 from tests.trainer.community import AT, Community
 from trainer import stores
 from trainer.stages import folder_of
@@ -33,7 +33,7 @@ class Machine:
     runs: list[Run] = field(default_factory=list)
 
     def run(self, *, ends: str = "published") -> Run:
-        """One that left a folder behind, and was published or proposed, or still goes on."""
+        """One that left a folder behind, and was published, proposed or rejected, or still goes on."""
         self.db.write(runs.enqueue, "default", {}, "test", AT)
         run = self.db.write(runs.claim, "w", AT)
         assert run is not None
@@ -41,7 +41,9 @@ class Machine:
             path = self.folder(run) / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"x" * (1000 if name in BIG else 10))
-        if ends != "going on":
+        if ends == "rejected":
+            self.db.write(runs.move, run.id, run.attempt, RunState.RUNNING, RunState.REJECTED, AT)
+        elif ends != "going on":
             act = releases.publish if ends == "published" else releases.propose
             self.db.write(self.end, act, run)
         self.runs.append(run)
@@ -76,6 +78,16 @@ def test_old_runs_lose_their_big_files_but_the_live_one_its_predecessor_and_what
     machine.prune(artefact=1)
     assert machine.has(oldest) == (False, True)
     assert [machine.has(each) for each in (before, live, awaiting, going_on)] == [(True, True)] * 4
+
+
+def test_rejected_nights_push_out_no_release_that_a_rollback_may_go_back_to(machine: Machine) -> None:
+    first, *_ = released = [machine.run() for _ in range(3)]
+    rejected = [machine.run(ends="rejected") for _ in range(4)]
+    machine.prune(artefact=3, candidate=2)
+    assert [machine.has(each)[0] for each in released] == [True] * 3
+    assert [machine.has(each)[0] for each in rejected] == [False, False, True, True]
+    machine.prune(artefact=2, candidate=2)
+    assert not machine.has(first)[0]
 
 
 def test_what_is_tried_on_a_share_stays(machine: Machine) -> None:

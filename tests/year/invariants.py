@@ -72,12 +72,12 @@ def disk(year: Year) -> Iterator[str]:
     if len(folders) > KEEP_RUNS:
         yield f"{len(folders)} folders are kept of {KEEP_RUNS}"
     held = [each for each in folders if (each / "candidate.gguf").is_file()]
-    if len(held) > KEEP_RELEASES:
-        yield f"{len(held)} files are kept of {KEEP_RELEASES} that nothing needs"
+    if len(held) > 2 * KEEP_RELEASES:  # of releases, and of runs that led to none
+        yield f"{len(held)} files are kept of twice {KEEP_RELEASES} that nothing needs"
     if (taken := year.disk_bytes()) > BUDGET_BYTES and not year.kept.over_bytes:
         yield f"{taken} bytes lie on the disk, over the budget of {BUDGET_BYTES}"
     if year.kept.over_bytes and any(
-        each.needed_for is None and each.kind in {"run", "artefact"} for each in year.kept.kept
+        each.needed_for is None and each.kind in {"run", "artefact", "candidate"} for each in year.kept.kept
     ):
         yield "the budget is exceeded, and something lies there that nothing needs"
 

@@ -11,7 +11,7 @@ from huigan.operate import keeping
 from huigan.operate.keeping import YIELDING, Kind, Limits, Thing
 
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-KINDS: tuple[Kind, ...] = ("left", "log", "artefact", "base", "run", "tag")
+KINDS: tuple[Kind, ...] = ("left", "log", "candidate", "artefact", "base", "run", "tag")
 
 
 def thing(kind: Kind, order: int, size: int = 1, *, needed_for: str | None = None, days: int = 0) -> Thing:
