@@ -62,7 +62,8 @@ def play(fault: Fault, grounds: Grounds, folder: Path, seed: int) -> Found:
 
 def play_all(wanted: list[tuple[Fault, int]], home: Path) -> list[Found]:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    (grounds_at := home / "grounds").mkdir(parents=True)
+    shutil.rmtree(grounds_at := home / "grounds", ignore_errors=True)  # an earlier round's
+    grounds_at.mkdir(parents=True)
     grounds, found = Grounds(grounds_at), []
     console = Console(stderr=True)
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn(), console=console) as bars:
@@ -70,6 +71,7 @@ def play_all(wanted: list[tuple[Fault, int]], home: Path) -> list[Found]:
         for fault, seed in wanted:
             bars.update(bar, description=f"{fault.name} {seed}")
             folder = home / f"{fault.name}-{seed}"
+            shutil.rmtree(folder, ignore_errors=True)
             came = play(fault, grounds, folder, seed)
             (RESULTS / f"{fault.name}-{seed}.json").write_text(
                 json.dumps(came, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"

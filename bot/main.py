@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from telegram.error import InvalidToken
-from telegram.ext import ApplicationBuilder
+from telegram.ext import Application, ApplicationBuilder
 
+from bot.alone import alone
 from bot.application import ALLOWED_UPDATES, USUAL, Intervals, build_application
 from bot.pace import TELEGRAMS, Limits
 from bot.secret import Secret
@@ -58,7 +60,8 @@ def run(
     drafts: bool = True,
     signs: Signs | None = None,
 ) -> None:
-    """Returns when it was told to end and what streamed is recorded. Raises BadToken. The database stays open."""
+    """Returns when it was told to end and what streamed is recorded. Raises BadToken, AnotherBot. The database stays
+    open."""
     _quieten([token, *([webhook.secret] if webhook else [])])
     builder = ApplicationBuilder().token(token).base_url(base_url).base_file_url(base_file_url).local_mode(local_mode)
     application = build_application(
@@ -74,25 +77,30 @@ def run(
         drafts=drafts,
         signs=signs,
     )
-    logger.info("Telegram is asked at %s, again and again where it cannot be reached", base_url)
     try:
-        if webhook is None:
-            application.run_polling(allowed_updates=ALLOWED_UPDATES, bootstrap_retries=FOR_EVER)
-            return
-        host, _, port = webhook.listen.rpartition(":")
-        _limit_webhook()
-        application.run_webhook(
-            listen=host,
-            port=int(port),
-            url_path=urlsplit(webhook.url).path,
-            webhook_url=webhook.url,
-            secret_token=Secret(webhook.secret),
-            allowed_updates=ALLOWED_UPDATES,
-            bootstrap_retries=FOR_EVER,
-        )
+        with alone(db):
+            logger.info("Telegram is asked at %s, again and again where it cannot be reached", base_url)
+            _listen(application, webhook)
     except InvalidToken:
         # Its text holds the token.
         raise BadToken(BadToken.__doc__) from None
+
+
+def _listen(application: Application[Any, Any, Any, Any, Any, Any], webhook: Webhook | None) -> None:
+    if webhook is None:
+        application.run_polling(allowed_updates=ALLOWED_UPDATES, bootstrap_retries=FOR_EVER)
+        return
+    host, _, port = webhook.listen.rpartition(":")
+    _limit_webhook()
+    application.run_webhook(
+        listen=host,
+        port=int(port),
+        url_path=urlsplit(webhook.url).path,
+        webhook_url=webhook.url,
+        secret_token=Secret(webhook.secret),
+        allowed_updates=ALLOWED_UPDATES,
+        bootstrap_retries=FOR_EVER,
+    )
 
 
 def _limit_webhook() -> None:

@@ -14,7 +14,7 @@ import typer
 
 from huigan import settings as environment
 from huigan.commands import backups
-from huigan.commands.frame import USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
+from huigan.commands.frame import REFUSED, USAGE, RunNumber, errors, give_up, log_to_stderr, now, opened, recipe_for
 from huigan.commands.pruning import limits_of
 from huigan.commands.tending import Act, tended
 from huigan.operate import library, retention, settable, tags
@@ -102,6 +102,7 @@ def engine(
 def bot() -> None:
     """Run the Telegram bot: polling, or a webhook where TELEGRAM_WEBHOOK_URL is set."""
     from bot import claim
+    from bot.alone import AnotherBot
     from bot.main import BadToken, Webhook, run
 
     with opened() as (chosen, db):
@@ -132,6 +133,8 @@ def bot() -> None:
                 )
         except BadToken as error:
             give_up(str(error), USAGE)
+        except AnotherBot as error:
+            give_up(str(error), REFUSED)
 
 
 def schedules() -> None:
