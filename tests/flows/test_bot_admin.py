@@ -104,6 +104,7 @@ def asked(here: World, words: str) -> tuple[str, str]:
     here.says(words)
     here.said(f"You said: {words}")
     [message] = here.rows("message", text=words)
+    here.wait(lambda: here.rows("answer", message_id=message["id"]), about="what was shown as it grew is kept")
     return here.ollama.last("/api/chat").tag, here.rows("answer", message_id=message["id"])[0]["tag"]
 
 
