@@ -90,7 +90,8 @@ def test_what_is_said_and_pressed_while_the_database_is_away_counts_once_it_is_b
     here.wait(lambda: "is tried again" in here.logged())
     with here.db.engine.begin() as connection:
         connection.exec_driver_sql("ALTER TABLE gone RENAME TO conversation")
-    here.wait(lambda: len(here.mine("answer")) == 3, about="all is answered")
+    here.wait(lambda: len(here.mine("answer")) == 3 and len(here.chat.answers) == 3, about="all is answered and shown")
+    here.settle()
     assert [row["text"] for row in here.mine("message")] == ["之前", "在吗", "还在吗"]
     assert [row["thumb"] for row in here.mine("rating")] == ["up"]
     assert len(here.chat.answers) == 3

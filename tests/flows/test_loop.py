@@ -65,6 +65,7 @@ approval = "auto"
 
 [data]
 min_ratings = 10
+min_answers = 5
 min_raters = 2
 held_out_share = 0.05
 max_prompt_tokens = 128
