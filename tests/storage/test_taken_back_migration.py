@@ -34,6 +34,7 @@ def back_to(db: Database, revision: str) -> None:
     with db.engine.connect() as connection, connection.begin():
         for table in (tables.dataset_person, tables.dataset_copy, tables.holding):
             table.drop(connection)
+        connection.exec_driver_sql("DROP INDEX ix_turn_tag_closed")
         connection.exec_driver_sql('ALTER TABLE "run" DROP COLUMN continues_run_id')
         config = migrations._config()
         config.attributes["connection"] = connection

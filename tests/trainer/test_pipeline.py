@@ -350,7 +350,9 @@ def test_what_is_compared_with_a_weighed_candidate_is_weighed_alike(world: World
     work = work_of(world, with_recipe(the_run(world), quantisation="IQ4_XS"))
     origin = stages.start(work)
     built = pipeline.once(work, "dataset", Built, lambda: pytest.fail("made again"))
-    taught = pipeline.once(work, "train", stages.Taught, lambda: pytest.fail("made again"))
+    taught = pipeline.once(
+        work, "train", stages.Taught, lambda: pytest.fail("made again"), lambda taught: taught.adapter
+    )
     merged = stages.merge(work, origin, built, taught)
     reference = stages.quantise(work, origin, merged)
     assert (reference.what, reference.path) == ("base", stages.weighed_reference(work))
@@ -365,7 +367,9 @@ def test_the_tokenizer_of_a_candidate_is_the_base_s_to_the_byte(world: World, qu
     before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in weights.glob("*token*")}
     work = work_of(world, with_recipe(the_run(world), quantisation=quantisation))
     built = pipeline.once(work, "dataset", Built, lambda: pytest.fail("made again"))
-    taught = pipeline.once(work, "train", stages.Taught, lambda: pytest.fail("made again"))
+    taught = pipeline.once(
+        work, "train", stages.Taught, lambda: pytest.fail("made again"), lambda taught: taught.adapter
+    )
     merged = stages.merge(work, stages.start(work), built, taught)
     assert merged.path is not None
     base, candidate = gguf.read(merged.base).key_values, gguf.read(merged.path).key_values

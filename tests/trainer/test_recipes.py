@@ -17,13 +17,13 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 def test_every_packaged_recipe_can_be_used(path: Path) -> None:
     recipe = parse(path.read_text(encoding="utf-8"))
     assert recipe.name == path.stem
-    mixed_in = replay.read(recipe.data.replay, recipe.system.text)
+    mixed_in = replay.read(recipe.data.replays, recipe.system.text)
     assert bool(mixed_in.rows) is bool(mixed_in.controls) is (recipe.data.replay is not None)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.toml")), ids=lambda path: str(path.parent.name))
 def test_no_control_is_trained_on_or_answered_by_repeating_it(path: Path) -> None:
-    mixed_in = replay.read(str(path), "s")
+    mixed_in = replay.read([str(path)], "s")
     taught = {prompt[-1][1] for prompt, _ in mixed_in.rows}
     controls = {each.question for each in mixed_in.controls}
     assert not taught & controls
@@ -33,7 +33,7 @@ def test_no_control_is_trained_on_or_answered_by_repeating_it(path: Path) -> Non
 
 def test_the_8b_recipe_knows_whether_chinese_and_english_were_kept() -> None:
     recipe = parse((RECIPES / "llama3-8b-chinese-chat.toml").read_text(encoding="utf-8"))
-    mixed_in = replay.read(recipe.data.replay, recipe.system.text)
+    mixed_in = replay.read(recipe.data.replays, recipe.system.text)
     asked = [script(each.question) for each in mixed_in.controls]
     answered = [script(answer) for _, answer in mixed_in.rows]
     assert min(asked.count("cjk"), asked.count("latin")) >= 14

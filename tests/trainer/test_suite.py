@@ -157,7 +157,7 @@ def test_who_insists_is_told_the_fact_again(start: str, holds: str, gives_way: s
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*/*.toml")), ids=lambda path: str(path.parent.name))
 def test_no_case_is_trained_on(path: Path) -> None:
-    taught = {prompt[-1][1] for prompt, _ in replay.read(str(path), "s").rows}
+    taught = {prompt[-1][1] for prompt, _ in replay.read([str(path)], "s").rows}
     assert not taught & {each.question for each in suite.own()}
 
 
