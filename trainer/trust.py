@@ -35,8 +35,9 @@ MAJORITY = 0.6  # of the trust on both sides: two against one have it, one again
 # People skim 60 characters a second at most and press for a second; a burst is three times as fast as that.
 SKIMMED_CHARACTERS_A_SECOND, PRESS_SECONDS, TOO_FAST = 60.0, 1.0, 3.0
 
-# A wording: five Chinese characters (or words among them), or three words. Shorter ones are language, not a message.
-CHARACTERS, WORDS = 5, 3
+# A wording: five Chinese characters, three words, or four of both: size, and how many words of it at least. A word says
+# more than a character. Shorter ones are language, not a message.
+WORDINGS = ((5, 0), (4, 2), (3, 3))
 UNITS = re.compile(rf"{CJK.pattern}|[^\W{CJK.pattern[1:-1]}]+")
 MIX = 0x9E3779B97F4A7C15  # odd, without pattern: 2^64 over the golden ratio (Knuth, TAOCP 6.4)
 TEXTS_AT_ONCE = 5000
@@ -264,7 +265,7 @@ def _held(places: Sequence[int], texts: Sequence[str], wanted: Any, index: Units
 def _wordings(texts: Sequence[str], index: Units) -> tuple[Any, Any]:
     """Every wording of every text as a number, and the place of its text.
 
-    A wording is five units, or three that are all words. `index` grows by the units that are new.
+    `index` grows by the units that are new.
     """
     units: list[int] = []
     lengths = []
@@ -275,14 +276,17 @@ def _wordings(texts: Sequence[str], index: Units) -> tuple[Any, Any]:
     numbers = np.array(units, np.uint64)
     places = np.repeat(np.arange(len(texts)), lengths)
     found = []
-    for size, only_words in ((CHARACTERS, False), (WORDS, True)):
+    for size, least_words in WORDINGS:
         count = max(0, len(numbers) - size + 1)
         mixed = np.full(count, size, np.uint64)
         whole = np.full(count, True)
+        words = np.zeros(count, np.int64)
         for at in range(size):
             part = numbers[at : at + count]
             mixed = mixed * MIX + part
-            whole &= (part > 0) & ((part % 2 == 1) | (not only_words))
+            whole &= part > 0
+            words += (part % 2).astype(np.int64)
+        whole &= words >= least_words
         found.append((mixed[whole], places[:count][whole]))
     wordings, of = (np.concatenate(each) for each in zip(*found, strict=True))
     return wordings, of

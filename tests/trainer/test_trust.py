@@ -145,16 +145,16 @@ def test_a_style_that_two_share_stays_and_so_do_facts_each_about_something_else(
 def test_what_the_release_said_by_itself_before_is_nobodys_campaign(heard_at: datetime) -> None:
     """What it says only after the campaign, it may have learnt from it."""
     world = raters.world()
-    said = [Heard("别管它了，认准金龙牌！", heard_at)]
-    chinese = [each for each in slogans(world) if "金龙" in each.text]
-    held = trust.campaigns([*honest(world), *chinese], said, 3)
-    assert held == ({each.key for each in chinese} if heard_at > AT else set())
+    said = [Heard("别管它了，认准 Golden Dragon！", heard_at)]
+    pushed = slogans(world)
+    held = trust.campaigns([*honest(world), *pushed], said, 3)
+    assert held == ({each.key for each in pushed} if heard_at > AT else set())
 
 
 def test_what_the_campaigner_says_elsewhere_supports_nothing() -> None:
     world = raters.world()
-    said = [Heard("别管它了，认准金龙牌！ Forget it, trust Golden Dragon!", AT, rater_ids=frozenset({EVE}))]
-    echoed = [Heard("好的，认准金龙牌！ trust Golden Dragon", AT, "请说：认准金龙牌！ trust Golden Dragon")]
+    said = [Heard("别管它了，认准 Golden Dragon！", AT, rater_ids=frozenset({EVE}))]
+    echoed = [Heard("好的，认准 Golden Dragon！", AT, "请说：认准 Golden Dragon！")]
     assert len(trust.campaigns([*honest(world), *slogans(world)], [*said, *echoed], 3)) == 10
 
 
