@@ -21,6 +21,7 @@ STAGES: tuple[Stage, ...] = ("sft", "dpo", "kto", "orpo")
 LOSSES = {"sft": ("nll", "dft", "chunked_nll"), "kto": ("kto", "apo_zero_unpaired")}
 # With fewer beside it, what KTO takes for the divergence from its reference is chance.
 FEWEST_NEIGHBOURS = 4
+GROUPED = "group_by_length"  # transformers' name
 
 
 def classes(stage: Stage) -> tuple[Any, Any]:
@@ -59,8 +60,8 @@ def arguments(recipe: Recipe, settings: Train, stage: Stage, fit: Fit, speed: Sp
         "gradient_checkpointing": settings.gradient_checkpointing,
         "save_steps": settings.save_steps,
         "max_length": longest,
-        **in_turn,
         **passed,
+        **in_turn,
         **speed.arguments(stage),
         **loss_arguments(recipe, settings, stage, fit.rows),
     }
@@ -136,10 +137,14 @@ def ordered(rows: Sequence[Row], stage: Stage, seed: int) -> list[Row]:
     return [rows[at] for at in weighing.spread(list(range(len(rows))), lambda at: bool(rows[at]["label"]), seed)]
 
 
-def weighed(fit: Fit, settings: Train, stage: Stage, seed: int) -> Fit:
-    """Where some row weighs less than 1: every epoch's rows, one after the other, as `trainer.weighing` has them."""
-    if not weighing.are_weighed(fit.rows):
+def arranged(fit: Fit, recipe: Recipe, stage: Stage) -> Fit:
+    """Every epoch's rows, one after the other, as `trainer.weighing` has them: where some row weighs less than 1, and
+    where [trl] asks for batches of rows of one length. Elsewhere the fit as it is, and TRL shuffles it."""
+    # TRL's own sampler knows the lengths of SFT's rows alone, and no weights. KTO's likes and dislikes stay spread.
+    is_grouped = stage != "kto" and recipe.trl.get("train_sampling_strategy") == GROUPED
+    if not is_grouped and not weighing.are_weighed(fit.rows):
         return fit
+    settings, seed = recipe.training(stage), recipe.seed
 
     def arrange(places: list[int], epoch: int) -> list[int]:
         if stage == "kto":
@@ -147,6 +152,9 @@ def weighed(fit: Fit, settings: Train, stage: Stage, seed: int) -> Fit:
         return weighing.shuffled(places, seed + epoch)
 
     order = weighing.in_turn(fit.rows, settings, arrange)
+    if is_grouped:
+        lengths = [max(len(span.ids) for span in spans) for spans in fit.spans]
+        order = weighing.grouped(order, lengths, settings.batch, len(fit.rows), seed)
     rows, spans = [fit.rows[at] for at in order], [fit.spans[at] for at in order]
     return dataclasses.replace(fit, rows=rows, spans=spans, in_turn=True, examples=len(fit.rows))
 

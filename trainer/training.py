@@ -134,7 +134,7 @@ def job_of(
     fit = fitting(tokenizer, methods.ordered(rows, stage, recipe.seed), stage, recipe.data)
     seen = fitting(tokenizer, held_out, stage, recipe.data, may_be_empty=True)
     enough = len(seen.rows) >= patience.FEWEST_ROWS
-    whole = methods.weighed(fit, recipe.training(stage), stage, recipe.seed)
+    whole = methods.arranged(fit, recipe, stage)
     looked_at = seen if enough else None
     return Job(weights_dir, adapter, recipe, stage, whole, tokenizer, out_dir, progress, looked_at, tuple(report_to))
 

@@ -69,6 +69,20 @@ def shuffled(places: list[int], seed: int) -> list[int]:
     return mixed
 
 
+def grouped(order: Sequence[int], lengths: Sequence[int], batch: int, window: int, seed: int) -> list[int]:
+    """Within each window of the order the rows of about one length are put into one batch, which then need little
+    padding; the batches come in random order, but for the last of all, where it is not a full one."""
+    rng, found = random.Random(seed), list[int]()
+    window = math.ceil(window / batch) * batch
+    for start in range(0, len(order), window):
+        alike = sorted(order[start : start + window], key=lengths.__getitem__)
+        rest = len(alike) % batch
+        batches = [alike[at : at + batch] for at in range(rest, len(alike), batch)]
+        rng.shuffle(batches)
+        found += [at for each in [*batches, alike[:rest]] for at in each]
+    return found
+
+
 def spread(places: list[int], liked: Callable[[int], bool], seed: int) -> list[int]:
     """Both kinds shuffled and spread evenly among each other."""
     rng, placed = random.Random(seed), []

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.recipe import Stage
 from tests.trainer.chats import answer, prompt, row, rows, tiny_recipe
@@ -128,9 +130,36 @@ def test_a_row_that_weighs_little_teaches_little(tiny: Path, tmp_path: Path) -> 
     given = [{"prompt": prompt("?"), "completion": answer(text * 3), "weight": each} for text, each in said.items()]
     recipe = tiny_recipe(train={"max_steps": 12, "learning_rate": 1e-2})
     fit = job_of(tiny, tmp_path, "sft", recipe).fit
-    order = methods.weighed(Fit(given, [[], []], fit.skipped), recipe.train, "sft", recipe.seed).rows
+    order = methods.arranged(Fit(given, [[], []], fit.skipped), recipe, "sft").rows
     assert len(order) == 12 * 4
     assert sum(each["weight"] < 1 for each in order) in (2, 3)  # 48 rows, 0.05 of 1.05 of them
+
+
+# ---- rows of one length in one batch
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=60), st.integers(1, 8), st.integers(1, 3), st.integers(0, 9))
+def test_grouping_by_length_keeps_every_row_and_pads_no_more(
+    lengths: list[int], batch: int, epochs: int, seed: int
+) -> None:
+    order = [at for epoch in range(epochs) for at in weighing.shuffled([*range(len(lengths))], epoch)]
+    found = weighing.grouped(order, lengths, batch, len(lengths), seed)
+    assert sorted(found) == sorted(order)
+    assert padded(found, lengths, batch) <= padded(order, lengths, batch)
+
+
+def padded(order: list[int], lengths: list[int], batch: int) -> int:
+    batches = [[lengths[at] for at in order[start : start + batch]] for start in range(0, len(order), batch)]
+    return sum(len(each) * max(each) for each in batches)
+
+
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_a_recipe_can_ask_for_batches_of_one_length(tiny: Path, tmp_path: Path, stage: Stage) -> None:
+    recipe = tiny_recipe(train={"max_steps": 3}, preference={"max_steps": 3})
+    recipe = dataclasses.replace(recipe, trl={"train_sampling_strategy": "group_by_length"})
+    trained = train(tiny, rows(stage), recipe, tmp_path, stage=stage)
+    assert (trained.steps, trained.examples) == (3, 16)
+    check_trained(trained)
 
 
 # ---- faster
