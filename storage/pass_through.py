@@ -18,8 +18,7 @@ REFUSED_TRL = dict.fromkeys(
      "eos_token", "fp16", "fsdp", "greater_is_better", "ignore_data_skip", "load_best_model_at_end",
      "logging_steps", "loss_weights", "max_length", "metric_for_best_model", "model_init_kwargs", "output_dir",
      "pad_token", "push_to_hub", "remove_unused_columns", "restore_callback_states_from_checkpoint",
-     "resume_from_checkpoint", "save_only_model", "save_strategy", "sync_ref_model", "train_sampling_strategy",
-     "trust_remote_code", "use_cpu"),
+     "resume_from_checkpoint", "save_only_model", "save_strategy", "sync_ref_model", "trust_remote_code", "use_cpu"),
     "leave it out: the trainer sets it",
 ) | {
     "beta": "set [train] beta",
@@ -39,6 +38,7 @@ REFUSED_TRL = dict.fromkeys(
     "report_to": "set HUIGAN_REPORT_TO: the environment says where things go",
     "save_steps": "set [train] save_steps",
     "seed": "set the top-level seed",
+    "train_sampling_strategy": "set [train] group_by_length",
     "warmup_steps": "set [train] warmup_steps",
     "weight_decay": "set [train] weight_decay",
 }

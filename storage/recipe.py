@@ -105,6 +105,7 @@ class Train:
     liger: Literal["auto", True, False] = "auto"
     padding_free: Literal["auto", True, False] = "auto"
     packing: Literal["auto", True, False] = "auto"
+    group_by_length: bool = False
     processes: int = between(0, 64, 0)
     save_steps: int = between(1, 10**6, 50)
     patience: int = between(0, 1000, 3)

@@ -21,7 +21,6 @@ STAGES: tuple[Stage, ...] = ("sft", "dpo", "kto", "orpo")
 LOSSES = {"sft": ("nll", "dft", "chunked_nll"), "kto": ("kto", "apo_zero_unpaired")}
 # With fewer beside it, what KTO takes for the divergence from its reference is chance.
 FEWEST_NEIGHBOURS = 4
-GROUPED = "group_by_length"  # transformers' name
 
 
 def classes(stage: Stage) -> tuple[Any, Any]:
@@ -139,12 +138,12 @@ def ordered(rows: Sequence[Row], stage: Stage, seed: int) -> list[Row]:
 
 def arranged(fit: Fit, recipe: Recipe, stage: Stage) -> Fit:
     """Every epoch's rows, one after the other, as `trainer.weighing` has them: where some row weighs less than 1, and
-    where [trl] asks for batches of rows of one length. Elsewhere the fit as it is, and TRL shuffles it."""
+    where the recipe asks for batches of rows of one length. Elsewhere the fit as it is, and TRL shuffles it."""
+    settings, seed = recipe.training(stage), recipe.seed
     # TRL's own sampler knows the lengths of SFT's rows alone, and no weights. KTO's likes and dislikes stay spread.
-    is_grouped = stage != "kto" and recipe.trl.get("train_sampling_strategy") == GROUPED
+    is_grouped = stage != "kto" and settings.group_by_length
     if not is_grouped and not weighing.are_weighed(fit.rows):
         return fit
-    settings, seed = recipe.training(stage), recipe.seed
 
     def arrange(places: list[int], epoch: int) -> list[int]:
         if stage == "kto":
