@@ -12,6 +12,7 @@ Point = tuple[float, float]
 WIDTH, HEIGHT = 640, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 30
 TICKS = 4
+LONGEST_FIGURE = 7  # characters that fit into LEFT
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,27 @@ class _Frame:
 
 
 def _grid(frame: _Frame, x_name: str) -> list[str]:
-    parts = []
+    parts, decimals = [], _decimals((frame.high - frame.low) / TICKS)
     for tick in range(TICKS + 1):
         value = frame.low + (frame.high - frame.low) * tick / TICKS
         _, y = frame.at((frame.left, value))
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="tick end">{value:.3g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" class="tick end">{_figure(value, decimals)}</text>')
     base = HEIGHT - 10
     parts.append(f'<text x="{LEFT}" y="{base}" class="tick">{frame.left:g}</text>')
     right = f"{escape(x_name)} {frame.right:g}"
     return [*parts, f'<text x="{WIDTH - RIGHT}" y="{base}" class="tick end">{right}</text>']
+
+
+def _decimals(step: float) -> int:
+    """So many that one tick's figure differs from the next in two places."""
+    return max(0, 1 - math.floor(math.log10(step))) if step > 0 else 0
+
+
+def _figure(value: float, decimals: int) -> str:
+    """Short enough for the margin: what has no place there is written with an exponent."""
+    plain = f"{value:.{decimals}f}"
+    return plain if len(plain) <= LONGEST_FIGURE else f"{value:.0e}"
 
 
 def _bar(frame: _Frame, value: float, at: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import json
+import re
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -183,3 +184,19 @@ def test_bars_stand_on_zero(values: list[float]) -> None:
 def test_nothing_is_drawn_of_nothing() -> None:
     assert charts.bars([], "pairs") == ""
     assert charts.chart([], "step") == charts.chart([Line("a", [])], "step") == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "figures"),
+    [
+        (-0.04, 0.0, ["-0.042", "-0.031", "-0.020", "-0.009", "0.002"]),
+        (4.0, 6.0, ["3.90", "4.45", "5.00", "5.55", "6.10"]),
+        (0.0, 4000.0, ["-200", "900", "2000", "3100", "4200"]),
+        (0.0, 4e9, ["-2e+08", "9e+08", "2e+09", "3e+09", "4e+09"]),
+    ],
+)
+def test_an_axis_names_its_ticks_alike_and_in_its_margin(low: float, high: float, figures: list[str]) -> None:
+    drawn = charts.chart([Line("loss", [(1, low), (2, high)])], "steps")
+    ticks = re.findall(r'x="46" y="[\d.]+" class="tick end">([^<]*)<', drawn)
+    assert ticks == figures
+    assert max(map(len, ticks)) <= charts.LONGEST_FIGURE
