@@ -139,8 +139,11 @@ def from_gguf(gguf: Path, data_dir: Path, progress: Progress) -> Path:
     if not folder.is_dir():
         part = folder.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
-        convert(gguf, part)
-        part.rename(folder)
+        try:
+            convert(gguf, part)
+            part.rename(folder)
+        finally:  # a half of it on a full disk helps nobody
+            shutil.rmtree(part, ignore_errors=True)
     return checked(folder)
 
 

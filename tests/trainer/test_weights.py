@@ -126,6 +126,17 @@ def test_half_a_conversion_that_a_kill_left_is_begun_anew(tiny: Path, tmp_path: 
     assert not torn.exists()
 
 
+def test_a_conversion_that_cannot_be_written_leaves_no_half_on_the_disk(tiny: Path, tmp_path: Path) -> None:
+    gguf = tmp_path / "tiny.gguf"
+    tiny_gguf(tiny, gguf)
+    in_the_way = tmp_path / "data" / "from-gguf" / hashlib.sha256(gguf.read_bytes()).hexdigest()
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.touch()
+    with pytest.raises(NotADirectoryError):
+        local_weights(str(gguf), tmp_path / "data")
+    assert [*in_the_way.parent.iterdir()] == [in_the_way]
+
+
 def test_progress_is_told_in_bytes(tiny: Path, tmp_path: Path) -> None:
     gguf = tmp_path / "tiny.gguf"
     tiny_gguf(tiny, gguf)
