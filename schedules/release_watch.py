@@ -1,6 +1,7 @@
-"""What schedules does about releases at each look: settles the canary, watches the live one, keeps the one before warm.
+"""What schedules does about releases at each look: settles the canary, watches the live one, keeps the one before warm
+and the alias where it belongs.
 
-Each of the three stands alone: an Ollama that is away hinders no look at the others, and what it hindered is due again
+Each of them stands alone: an Ollama that is away hinders no look at the others, and what it hindered is due again
 at the next. What decides is huigan.operate's.
 """
 
@@ -18,7 +19,7 @@ from storage.db import Database
 log = logging.getLogger(__name__)
 
 Chore = Callable[[Database, Ollama, datetime], object]
-CHORES: tuple[Chore, ...] = (canaries.settle, canaries.watch, canaries.keep_warm)
+CHORES: tuple[Chore, ...] = (canaries.settle, canaries.watch, canaries.keep_warm, canaries.keep_alias)
 
 
 def look(db: Database, client: Ollama, at: datetime) -> None:

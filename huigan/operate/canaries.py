@@ -178,6 +178,12 @@ def _due_warm(session: Session, at: datetime) -> tuple[Deployment, Release, Rele
     )
 
 
+def keep_alias(db: Database, client: Ollama, _at: datetime, *, alias: str = tags.ALIAS) -> bool:
+    """A swap moves the alias after its transaction, and may be killed in between. Raises ServingError."""
+    live = db.read(deployments.live)
+    return live is not None and tags.catch_up(client, alias, live.release.tag)
+
+
 # --- what an admin does
 
 
@@ -196,7 +202,8 @@ def stop(session: Session, by_user_id: int | None, at: datetime) -> Live | Refus
 
 
 def set_share(session: Session, share: float, by_user_id: int | None, at: datetime) -> Deployment | Refusal:
-    """Conversations that it has stay its own where the share grows. Refused: `no_canary`, `canary_share`."""
+    """Conversations that it has stay its own where the share grows. Said twice, as by a command that is taken up again
+    after a kill, it is done once. Refused: `no_canary`, `canary_share`."""
     deployments.hold(session)
     tried = deployments.canary(session)
     lacking = "no_canary" if tried is None else None if MIN_SHARE <= share <= MAX_SHARE else "canary_share"
@@ -204,13 +211,15 @@ def set_share(session: Session, share: float, by_user_id: int | None, at: dateti
     audit.record(session, by_user_id, "canary.share", at, share=share, **told)
     if tried is None or lacking is not None:
         return Refusal(lacking or "no_canary")
+    if share == tried.deployment.share:
+        return tried.deployment
     why = tried.deployment.why
     return deployments.deploy(session, tried.release.id, by_whom(by_user_id), why, at, share=share)
 
 
 def begin(db: Database, client: Ollama, number: int, *, by_user_id: int | None, at: datetime) -> Deployment | Refusal:
-    """Try a proposal, by its run's recipe. Refused as a promotion is, and `release_not_open` where it awaits nothing.
-    Raises ServingError if Ollama cannot load it."""
+    """Try a proposal, by its run's recipe; one that is tried already goes on as it is. Refused as a promotion is, and
+    `release_not_open` where it awaits nothing. Raises ServingError if Ollama cannot load it."""
     found = db.read(_proposed, number)
     if isinstance(found, Refusal):
         db.write(audit.record, by_user_id, "canary.begin", at, release=number, refused=found.code)
@@ -226,6 +235,9 @@ def _begin(session: Session, number: int, by_user_id: int | None, at: datetime) 
     audit.record(session, by_user_id, "canary.begin", at, release=number, **told)
     if isinstance(found, Refusal):
         return found
+    tried = deployments.canary(session)
+    if tried is not None and tried.release.id == number:
+        return tried.deployment
     run_id = found[1].run_id
     assert run_id is not None
     rules, _ = observed.policy_of(runs.get(session, run_id))

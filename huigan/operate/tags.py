@@ -92,3 +92,12 @@ def point(client: Ollama, alias: str, tag: str) -> bool:
         else:
             return True
     return False
+
+
+def catch_up(client: Ollama, alias: str, tag: str) -> bool:
+    """Move an alias that was left behind: its mover was killed, or Ollama was busy. One that is not there, which is an
+    operator's choice, is not made. True where it was moved. Raises ServingError."""
+    found = library.digests(client)
+    if alias not in found or found.get(tag) in {None, found[alias]}:
+        return False
+    return point(client, alias, tag)

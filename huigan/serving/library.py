@@ -191,6 +191,12 @@ def sizes(client: Ollama) -> dict[str, int]:
         return {each.model: int(each.size or 0) for each in client.list().models if each.model}
 
 
+def digests(client: Ollama) -> dict[str, str]:
+    """By tag. Two names for the same, as a copy makes them, have one."""
+    with _told_apart():
+        return {each.model: str(each.digest) for each in client.list().models if each.model}
+
+
 def loaded(client: Ollama) -> list[str]:
     """Tags that are in memory now."""
     with _told_apart():

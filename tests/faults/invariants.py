@@ -125,6 +125,36 @@ def one_release_is_live(db: Database, tags: Container[str]) -> Found:
     return found + [f"run {run} has {count} artefacts" for run, count in of_run.items() if count > 1]
 
 
+def a_canary_is_a_proposal(db: Database, tags: Container[str]) -> Found:
+    """Where there is one, it awaits a decision, is not what answers anyway, and can be asked."""
+    tried, live = db.read(deployments.canary), db.read(deployments.live)
+    if tried is None:
+        return []
+    states = {row["id"]: str(row["state"]) for row in rows(db, "run")}
+    state = states.get(tried.artefact.run_id or 0, "nobody's")
+    found = [] if state.upper() == "AWAITING_APPROVAL" else [f"the canary's run is {state}"]
+    found += [] if live is None or live.release.id != tried.release.id else ["what is tried is live"]
+    return found + ([] if tried.release.tag in tags else [f"{tried.release.tag} is tried and nowhere to be asked"])
+
+
+def conversations_keep_their_canary(db: Database, before: Mapping[int, str]) -> Found:
+    """`before` is the tag that answered in each: the live release answers, or the canary, which keeps what it had."""
+    tried = db.read(deployments.canary)
+    found = []
+    for each, tag in before.items():
+        answers = db.read(deployments.for_turn, each, sampled=False)
+        if answers is None:
+            found.append(f"nothing answers in conversation {each}")
+        elif tried is not None and tag == tried.release.tag != answers.release.tag:
+            found.append(f"conversation {each} was the canary's")
+    return found
+
+
+def notices_are_put_once(db: Database) -> Found:
+    told = Counter((row["code"], str(row["params"]), row["user_id"]) for row in rows(db, "outbox"))
+    return [f"{code} is told {count} times" for (code, *_), count in told.items() if count > 1]
+
+
 def the_verdict_is_the_undisturbed_one_s(ended: Ended, alone: Ended) -> Found:
     names = ("sha256", "verdict", "scorecard")
     return [f"{name} differs" for name in names if getattr(ended, name) != getattr(alone, name)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tests.faults import chats, engines, keepers, runs
+from tests.faults import chats, engines, keepers, runs, trials
 from tests.faults.matrix import Fault
 from trainer.pipeline import STAGES
 
@@ -64,6 +64,10 @@ def of_keepers() -> list[Fault]:
     ]
 
 
+def of_trials() -> list[Fault]:
+    return [Fault("killed", "canary", "killed", scene, trials.killed, {"scene": scene}) for scene in trials.SCENES]
+
+
 def of_runs() -> list[Fault]:
     found = []
     for stage in STAGES:
@@ -85,7 +89,7 @@ def of_runs() -> list[Fault]:
     return found
 
 
-FAULTS: list[Fault] = [*of_chats(), *of_engines(), *of_keepers(), *of_runs()]
+FAULTS: list[Fault] = [*of_chats(), *of_engines(), *of_keepers(), *of_trials(), *of_runs()]
 
 # The short form: of each kind one, seldom; a bot has many of them in one life.
 ROUGH = [
@@ -107,6 +111,11 @@ SELDOM: dict[tuple[str, str, str], dict[str, Any]] = {
     ("scheduler", "clock jumps", "at any time"): {"rounds": 10},
     ("two schedulers", "one database", "as a run is due"): {"rounds": 2},
     ("supervisor", "killed", "while it has a child"): {"rounds": 1},
+    ("canary", "killed", "start by a run"): {"rounds": 2},
+    ("canary", "killed", "growth"): {"rounds": 1},
+    ("canary", "killed", "promotion on proof"): {"rounds": 2},
+    ("canary", "killed", "withdrawal on harm"): {"rounds": 2},
+    ("canary", "killed", "rollback"): {"rounds": 2},
     ("child", "killed", "quantise"): {"rounds": 3},
     ("child", "disk full", "release"): {},
     ("child", "database away", "gate"): {},

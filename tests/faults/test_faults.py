@@ -1,4 +1,5 @@
-"""The short form: every kind of fault once. `python -m benchmarks.faults` is the long one."""
+"""The short form: every kind of fault once. `python -m benchmarks.faults` is the long one; of it, what kills a canary's
+acts at every instant is here too."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.faults.grounds import Grounds
 from tests.faults.matrix import Fault, NotHere
-from tests.faults.table import FAULTS, ROUGH, SELDOM, SHORT
+from tests.faults.table import FAULTS, ROUGH, SELDOM, SHORT, of_trials
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,14 @@ def test_whatever_breaks_what_must_hold_holds(fault: Fault, grounds: Grounds, tm
     except NotHere as reason:
         pytest.skip(str(reason))
     assert came.broken == [], came.how
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", of_trials(), ids=lambda fault: fault.name)
+def test_an_act_of_a_canary_is_killed_at_every_instant_and_ends_as_one_left_alone(
+    fault: Fault, grounds: Grounds, tmp_path: Path
+) -> None:
+    assert fault.strike(grounds, tmp_path / "cell", seed=1).broken == []
 
 
 def test_every_kind_of_fault_has_its_place_in_the_short_form() -> None:

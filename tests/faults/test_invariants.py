@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text as sql
+from sqlalchemy.orm import Session
 
-from storage import runs
+from storage import deployments, outbox, releases, runs
 from storage.db import Database
 from storage.records import Run, RunState, Thumb
 from tests.faults import invariants
@@ -59,9 +60,14 @@ CHECKS: dict[str, Callable[[Database], Found]] = {
     "runs end": invariants.runs_come_to_an_end,
     "runs move": invariants.runs_move_as_runs_do,
     "live": lambda db: invariants.one_release_is_live(db, TAGS),
+    "canary": lambda db: invariants.a_canary_is_a_proposal(db, TAGS),
+    "talks": lambda db: invariants.conversations_keep_their_canary(db, dict.fromkeys(range(20), "base:1")),
+    "notices": invariants.notices_are_put_once,
     "served": lambda db: invariants.what_is_served_is_what_was_judged(db, TAGS),
 }
 COPIED = "answer_id, user_id, thumb, rated_at"
+TRIED = """INSERT INTO deployment (release_id, share, "by", why, since_at)
+    SELECT release_id, 0.5, 'test', 'conversations', since_at FROM deployment"""
 BREAKS = [
     ("messages kept", "UPDATE message SET source = 'test:9' WHERE source = 'test:3'", "test:3 was kept 0 times"),
     ("messages kept", "DELETE FROM message WHERE source = 'test:2'", "test:2 was kept 0 times"),
@@ -79,6 +85,9 @@ BREAKS = [
     ("runs move", "DELETE FROM run_event WHERE after = 'RUNNING'", "run 1 moved from RUNNING, and was QUEUED"),
     ("live", "DELETE FROM deployment", "no release is live"),
     ("live", "UPDATE release SET tag = 'lost:1'", "lost:1 is live and nowhere to be asked"),
+    ("canary", TRIED, "the canary's run is nobody's"),
+    ("canary", TRIED, "what is tried is live"),
+    ("talks", "DELETE FROM deployment", "nothing answers in conversation 3"),
     ("served", "UPDATE artefact SET sha256 = 'other'", "base:1 is not the file that was judged"),
 ]
 
@@ -98,6 +107,23 @@ def test_what_is_broken_in_the_database_is_found(well: Database, check: str, sta
         connection.commit()
     found = CHECKS[check](well)
     assert any(told in each for each in found), found
+
+
+def test_a_conversation_that_the_canary_loses_and_a_canary_that_cannot_be_asked_are_found(well: Database) -> None:
+    def try_one(session: Session) -> None:
+        deployments.deploy(session, releases.add(session, "new:1", 1, AT).id, "test", "conversations", AT, share=0.5)
+
+    well.write(try_one)
+    assert "new:1 is tried and nowhere to be asked" in invariants.a_canary_is_a_proposal(well, TAGS)
+    found = invariants.conversations_keep_their_canary(well, dict.fromkeys(range(20), "new:1"))
+    assert 0 < len(found) < 20
+    assert all("was the canary's" in each for each in found)
+
+
+def test_a_notice_that_is_put_twice_is_found(well: Database) -> None:
+    for number in (1, 2, 2):
+        well.write(outbox.put, "canary_begun", {"release": number}, AT)
+    assert invariants.notices_are_put_once(well) == ["canary_begun is told 2 times"]
 
 
 def test_an_answer_that_is_seen_twice_or_never_is_found() -> None:

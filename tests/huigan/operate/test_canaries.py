@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
-from collections.abc import Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.operate import bases, canaries, judgement, observed, releases, withdrawals
 from huigan.operate.judgement import Act
@@ -18,119 +15,12 @@ from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import OutOfMemory
-from storage import (
-    answers,
-    audit,
-    chats,
-    comparisons,
-    deployments,
-    holdings,
-    messages,
-    outbox,
-    ratings,
-    runs,
-    turns,
-    users,
-)
-from storage import releases as release_rows
+from storage import audit, deployments, holdings, outbox, users
 from storage.db import Database
-from storage.recipe import Recipe
-from storage.records import ChatKind, Ended, Pick, Release, Run, RunState, Seen, Thumb
-from storage.release_policy import Canary, Rollback
+from storage.records import Pick, Release, RunState
 from tests.fakes.ollama import OUT_OF_MEMORY, FakeOllama
 from tests.huigan.operate.conftest import ARTEFACT, AT, minutes
-
-QUICK = Canary(share=0.5, min_ratings=5, min_raters=2, max_days=10)
-WATCHED = Rollback(min_ratings=5, min_raters=2)
-
-
-class Trials:
-    """Releases tried and rated in one line each."""
-
-    def __init__(self, db: Database, fake: FakeOllama, client: Ollama) -> None:
-        self.db, self.fake, self.client, self.numbers = db, fake, client, itertools.count(1)
-
-    def running(self, rules: Canary = QUICK, bars: Rollback = WATCHED, lane: str = "default") -> Run:
-        recipe = replace(Recipe(name="test", lane=lane), canary=rules, rollback=bars)
-        self.db.write(runs.enqueue, lane, recipe.to_dict(), "test", AT)
-        claimed = self.db.write(runs.claim, "worker", AT)
-        assert claimed is not None
-        return claimed
-
-    def tried(self, rules: Canary = QUICK, lane: str = "default") -> Release:
-        run = self.running(rules, lane=lane)
-        tag = self.fake.add(f"huigan:run{run.id}-0123456789ab").name
-        made = self.db.write(releases.put_on_trial, run.id, run.attempt, ARTEFACT, tag, AT)
-        assert made is not None
-        return made
-
-    def published(self, bars: Rollback = WATCHED, at: datetime = AT) -> Release:
-        run = self.running(bars=bars)
-        tag = self.fake.add(f"huigan:run{run.id}-0123456789ab").name
-        done = self.db.write(releases.publish, run.id, run.attempt, ARTEFACT, tag, at)
-        assert done is not None
-        return done.release
-
-    def rated(self, release: Release, thumbs: Iterable[Thumb], at: datetime, error: str | None = None) -> None:
-        def give(session: Session) -> None:
-            for thumb in thumbs:
-                number = next(self.numbers)
-                answer_id = self._answer(session, number, release, at, error)
-                ratings.add(session, answer_id, self._rater(session, number), thumb, at)
-
-        self.db.write(give)
-
-    def picked(self, release: Release, other: Release, picks: Iterable[Pick], at: datetime) -> None:
-        """LEFT is for `release`."""
-
-        def give(session: Session) -> None:
-            for pick in picks:
-                number = next(self.numbers)
-                left, right = (self._answer(session, number, each, at) for each in (release, other))
-                message_id = answers.get(session, left).message_id
-                comparisons.add(session, message_id, left, right, self._rater(session, number), pick, at)
-
-        self.db.write(give)
-
-    def _rater(self, session: Session, number: int) -> int:
-        return users.meet(session, "telegram", f"u{number % 7}", "", None, AT).id
-
-    def _answer(self, session: Session, number: int, release: Release, at: datetime, error: str | None = None) -> int:
-        user_id = self._rater(session, number)
-        chat = chats.meet(session, "telegram", f"c{number}", ChatKind.PRIVATE, "", AT)
-        talk = chats.begin(session, chat.id, "", user_id, AT)
-        said = messages.by_source(session, f"t:{number}") or messages.add(
-            session, talk.id, user_id, "?", f"t:{number}", AT
-        )
-        assert said is not None
-        turn = turns.wait(session, talk.id, said.id, user_id, at)
-        ended = Ended.BROKEN if error else Ended.COMPLETE
-        turns.close(session, turn.id, ended, at, text="!", error=error, tag=release.tag)
-        seen = Seen("s", [], 0, "0", {})
-        return answers.add(session, turn, "!", seen, ended, at, tag=release.tag, release_id=release.id).id
-
-    def live(self) -> int:
-        found = self.db.read(deployments.live)
-        assert found is not None
-        return found.release.id
-
-    def on_trial(self) -> int | None:
-        found = self.db.read(deployments.canary)
-        return found.release.id if found else None
-
-    def state(self, release: Release) -> RunState:
-        return self.db.read(runs.get, release.id - 1).state  # each run made one release, after the base
-
-    def news(self) -> list[str]:
-        return [each.code for each in self.db.read(outbox.unsent)]
-
-    def settle(self, at: datetime) -> Act | None:
-        found = canaries.settle(self.db, self.client, at)
-        return found.act if found else None
-
-    def watch(self, at: datetime) -> Act | None:
-        found = canaries.watch(self.db, self.client, at)
-        return found.act if found else None
+from tests.huigan.operate.trials import DOWN, QUICK, UP, WATCHED, Trials, base_of, liked
 
 
 @pytest.fixture
@@ -144,20 +34,6 @@ def quick(sqlite_db: Database, fake: FakeOllama, client: Ollama) -> Trials:
     fake.add("llama3:8b", system="You are kind.")
     bases.register(sqlite_db, client, "llama3:8b", "/weights", by_user_id=None, at=AT)
     return Trials(sqlite_db, fake, client)
-
-
-UP, DOWN = Thumb.UP, Thumb.DOWN
-
-
-def base_of(trials: Trials) -> Release:
-    return trials.db.read(release_rows.get, 1)
-
-
-def liked(trials: Trials, release: Release, *, is_liked: bool, count: int = 40) -> None:
-    """`release` and the base are rated in turns, always so and always the other way."""
-    for _ in range(count):
-        trials.rated(release, [UP if is_liked else DOWN], minutes(5))
-        trials.rated(base_of(trials), [DOWN if is_liked else UP], minutes(5))
 
 
 def test_a_run_that_passed_is_tried_and_waits_and_admins_hear_of_it_once(trials: Trials) -> None:
@@ -294,6 +170,31 @@ def test_an_admin_stops_shares_and_tries_again(quick: Trials) -> None:
         ("canary.share", "canary_share"),
         ("canary.share", None),
     ]
+
+
+def test_what_an_admin_says_twice_is_done_once(quick: Trials) -> None:
+    """As a bot takes up a command that it was killed over."""
+    tried = quick.tried()
+    shared = [quick.db.write(canaries.set_share, 0.8, None, minutes(at)) for at in (1, 2)]
+    assert shared[0] == shared[1]
+    assert canaries.begin(quick.db, quick.client, tried.id, by_user_id=None, at=minutes(3)) == shared[0]
+    quick.db.write(canaries.stop, None, minutes(4))
+    begun = [canaries.begin(quick.db, quick.client, tried.id, by_user_id=None, at=minutes(at)) for at in (5, 6)]
+    assert begun[0] == begun[1]
+    assert quick.news() == ["canary_of_conversations", "canary_stopped", "canary_begun"]
+    assert [each.share for each in quick.db.read(deployments.history)] == [0.5, 0.0, 0.8, 0.5, 1.0]
+
+
+def test_an_alias_that_was_left_behind_follows_and_one_that_nobody_has_is_not_made(quick: Trials) -> None:
+    made = quick.published()
+    tags = quick.fake.tags
+    assert tags["huigan:live"].digest == tags[base_of(quick).tag].digest
+    assert canaries.keep_alias(quick.db, quick.client, minutes(1))
+    assert tags["huigan:live"].digest == tags[made.tag].digest
+    assert not canaries.keep_alias(quick.db, quick.client, minutes(2))
+    del tags["huigan:live"]
+    assert not canaries.keep_alias(quick.db, quick.client, minutes(3))
+    assert "huigan:live" not in tags
 
 
 def test_a_newer_proposal_of_the_lane_ends_the_canary_and_of_another_lane_does_not(quick: Trials, fake: Any) -> None:
