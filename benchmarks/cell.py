@@ -29,6 +29,7 @@ from storage.db import Database, connect
 from storage.recipe import Recipe
 from storage.records import Run
 from trainer import gate, release, stages
+from trainer.dataset import Built
 from trainer.examples import digest
 from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, Taught, Work
@@ -83,14 +84,13 @@ def trained(
         work.folder.mkdir(parents=True)
         origin = stages.start(work)
         built = stages.build(work)
-        trained_on = {"dataset": built.sha256, "recipe": digest(recipe.to_dict() | {"data": None})}
-        for each in measured:
-            if each.get("trained_on") == trained_on and (not is_judged or "verdict" in each):
-                return each | {"counts": built.counts, "equal_to": each["cell"]}
+        key = trained_on(built, recipe)
+        if known := equal(measured, key, is_judged=is_judged):
+            return known | {"counts": built.counts, "equal_to": known["cell"]}
         taught = stages.train(work, origin, built)
         merged = stages.merge(work, origin, built, taught)
         found: dict[str, Any] = {
-            "trained_on": trained_on,
+            "trained_on": key,
             "counts": built.counts,
             "stages": list(taught.stages),
         }
@@ -106,6 +106,17 @@ def trained(
             found |= look(tag)
     shutil.rmtree(work.folder)
     return json.loads(json.dumps(found))  # type: ignore[no-any-return]
+
+
+def trained_on(built: Built, recipe: Recipe) -> dict[str, str]:
+    """What a run comes to follows from these."""
+    return {"dataset": built.sha256, "recipe": digest(recipe.to_dict() | {"data": None})}
+
+
+def equal(measured: Sequence[dict[str, Any]], key: dict[str, str], *, is_judged: bool = True) -> dict[str, Any] | None:
+    """What was found of the same run."""
+    same = (each for each in measured if each.get("trained_on") == key and (not is_judged or "verdict" in each))
+    return next(same, None)
 
 
 def work_on(bench: Bench, db: Database, recipe: Recipe, home: Path, tell: Callable[[str, str, int, int], None]) -> Work:
