@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
-from huigan.engine import bodies, description, names, options
+from huigan.engine import bodies, description, names, options, replies, shapes
 from huigan.engine.bodies import ANY, BOOL, INT, LIST, MESSAGES, OBJECT, STRING, STRINGS, TOKENS
 from huigan.engine.description import Tag
 from huigan.engine.errors import ApiError, missing_tag
@@ -27,13 +24,11 @@ from huigan.engine.generation import Ask, Generation, Line, stamp
 from huigan.engine.library import Library, Recipe
 from huigan.engine.prompts import Message
 from huigan.engine.runners import Loaded, Runners
-from huigan.llama.gguf import BadGguf
 
 log = logging.getLogger(__name__)
 
 # The version whose answers were recorded and are imitated; clients choose features by it.
 OLLAMA_VERSION = "0.33.0-rc2"
-_JSON, _JSON_UTF8, _NDJSON = "application/json", "application/json; charset=utf-8", "application/x-ndjson"
 _WRITE_BYTES = 1 << 20
 
 _ANSWER = {"model": STRING, "stream": BOOL, "format": ANY, "keep_alive": ANY, "options": OBJECT, "think": ANY} | {
@@ -89,9 +84,9 @@ def build(library: Library, runners: Runners, threads: int) -> Starlette:
         Route("/api/chat", api.chat, methods=["POST"]),
     ]
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {
-        ApiError: _refused,
-        HTTPException: _no_route,
-        OSError: _os_failed,
+        ApiError: replies.refused,
+        HTTPException: replies.no_route,
+        OSError: replies.os_failed,
     }
     return Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
 
@@ -104,11 +99,11 @@ class _Api:
         return PlainTextResponse("Ollama is running")
 
     async def version(self, _: Request) -> Response:
-        return _json({"version": OLLAMA_VERSION})
+        return replies.whole({"version": OLLAMA_VERSION})
 
     async def tags(self, _: Request) -> Response:
         tags = await asyncio.to_thread(self._library.tags)
-        return _json({"models": [await asyncio.to_thread(_listed, tag) for tag in tags]})
+        return replies.whole({"models": [await asyncio.to_thread(shapes.listed, tag) for tag in tags]})
 
     async def openai_models(self, _: Request) -> Response:
         tags = await asyncio.to_thread(self._library.tags)
@@ -116,10 +111,10 @@ class _Api:
             {"id": str(tag.name), "object": "model", "created": int(tag.modified_at.timestamp()), "owned_by": "library"}
             for tag in tags
         ]
-        return _json({"object": "list", "data": listed}, content_type=_JSON)
+        return replies.whole({"object": "list", "data": listed}, content_type=replies.JSON)
 
     async def ps(self, _: Request) -> Response:
-        return _json({"models": await asyncio.to_thread(self._running, self._runners.loaded())})
+        return replies.whole({"models": await asyncio.to_thread(self._running, self._runners.loaded())})
 
     def _running(self, runners: list[Loaded]) -> list[Line]:
         lines = []
@@ -153,7 +148,7 @@ class _Api:
         if not asked:
             raise ApiError(400, "model is required")
         tag = await self._tag(asked)
-        return _json(await asyncio.to_thread(_shown, tag, body))
+        return replies.whole(await asyncio.to_thread(shapes.shown, tag, body))
 
     async def head_blob(self, request: Request) -> Response:
         digest = request.path_params["digest"]
@@ -181,8 +176,8 @@ class _Api:
         try:
             await asyncio.to_thread(lambda: self._library.create(self._recipe(body), steps.append))
         except (ApiError, OSError) as error:
-            return _progress_failed(body, steps, _as_api_error(error))
-        return _progress(body, steps)
+            return replies.progress_failed(body, steps, replies.as_api_error(error))
+        return replies.progress(body, steps)
 
     async def pull(self, request: Request) -> Response:
         """Nothing is ever downloaded: a tag that exists is there already, and another cannot be had."""
@@ -195,8 +190,8 @@ class _Api:
             await asyncio.to_thread(self._library.tag, existing)
         except FileNotFoundError:
             refusal = ApiError(500, f"pull model manifest: this engine downloads nothing: create {name} from a file")
-            return _progress_failed(body, ["pulling manifest"], refusal)
-        return _progress(body, ["pulling manifest", "success"])
+            return replies.progress_failed(body, ["pulling manifest"], refusal)
+        return replies.progress(body, ["pulling manifest", "success"])
 
     async def copy(self, request: Request) -> Response:
         body = bodies.decode(await request.body(), "CopyRequest", _COPY)
@@ -229,7 +224,7 @@ class _Api:
         tag, keep_alive_seconds = await self._asked(body, unnamed=ApiError(404, "model '' not found"))
         prompt = body.get("prompt", "")
         if not prompt and keep_alive_seconds == 0:
-            return await self._unloaded(body, tag, _response)
+            return await self._unloaded(body, tag, shapes.response)
         _require_text(body, body.get("images"))
         if body.get("suffix"):
             raise ApiError(400, f"{tag.name.full} does not support insert")
@@ -237,30 +232,30 @@ class _Api:
             raise ApiError(400, "raw mode does not support template, system, or context")
         ask = partial(_ask, body, tag, keep_alive_seconds)
         if not prompt:
-            return await self._preloaded(body, ask(), _response, "generate")
+            return await self._preloaded(body, ask(), shapes.response, "generate")
         if body.get("raw"):
-            return await self._answer(body, ask(raw=prompt), _response, "generate")
+            return await self._answer(body, ask(raw=prompt), shapes.response, "generate")
         context = bodies.tokens(body.get("context", []))
         said = _with_system(
             tag, body.get("system") or tag.system, [Message("user", prompt)], embed="context" not in body
         )
         wanted = ask(messages=said, context=tuple(context), template=body.get("template", ""), with_context=True)
-        return await self._answer(body, wanted, _response, "generate")
+        return await self._answer(body, wanted, shapes.response, "generate")
 
     async def chat(self, request: Request) -> Response:
         body = bodies.decode(await request.body(), "ChatRequest", _CHAT)
         said = [Message(*each) for each in bodies.messages(body.get("messages", []), "ChatRequest.messages")]
         tag, keep_alive_seconds = await self._asked(body, unnamed=ApiError(400, "model is required"))
         if not said and keep_alive_seconds == 0:
-            return await self._unloaded(body, tag, _message)
+            return await self._unloaded(body, tag, shapes.message)
         _require_text(body, None)
         if body.get("tools"):
             raise ApiError(400, f"{tag.name.full} does not support tools")
         ask = partial(_ask, body, tag, keep_alive_seconds)
         if not said:
-            return await self._preloaded(body, ask(), _message, "chat")
+            return await self._preloaded(body, ask(), shapes.message, "chat")
         system = tag.system if said[0].role != "system" else ""
-        return await self._answer(body, ask(messages=_with_system(tag, system, said)), _message, "chat")
+        return await self._answer(body, ask(messages=_with_system(tag, system, said)), shapes.message, "chat")
 
     async def _asked(self, body: bodies.Body, unnamed: ApiError) -> tuple[Tag, float | None]:
         keep_alive_seconds = options.keep_alive_seconds(body.get("keep_alive"))
@@ -281,21 +276,21 @@ class _Api:
 
     async def _unloaded(self, body: bodies.Body, tag: Tag, shape: Callable[[str], Line]) -> Response:
         await self._runners.unload(tag.gguf)
-        return _json(_empty(body, shape, "unload"))
+        return replies.whole(shapes.empty(body, shape, "unload"))
 
     async def _preloaded(self, body: bodies.Body, ask: Ask, shape: Callable[[str], Line], verb: str) -> Response:
         _require_file(ask, verb)
         await self._generation.preload(ask)
-        return _json(_empty(body, shape, "load"))
+        return replies.whole(shapes.empty(body, shape, "load"))
 
     async def _answer(self, body: bodies.Body, ask: Ask, shape: Callable[[str], Line], verb: str) -> Response:
         _require_file(ask, verb)
         lines = self._generation.lines(ask, shape)
         if body.get("stream", True) and not ask.render_only:
             first = await anext(lines)  # what fails before it still gets a status of its own
-            return _Lines(first, lines)
+            return replies.Lines(first, lines)
         async with aclosing(lines):
-            return _json(_merged([line async for line in lines], shape))
+            return replies.whole(shapes.merged([line async for line in lines], shape))
 
     def _recipe(self, body: bodies.Body) -> Recipe:
         """What a create asks for. Raises ApiError."""
@@ -373,72 +368,6 @@ def _require_file(ask: Ask, verb: str) -> None:
         raise ApiError(400, f'"{ask.model}" does not support {verb}')
 
 
-def _message(text: str) -> Line:
-    return {"message": {"role": "assistant", "content": text}}
-
-
-def _response(text: str) -> Line:
-    return {"response": text}
-
-
-def _empty(body: bodies.Body, shape: Callable[[str], Line], reason: str) -> Line:
-    return {
-        "model": body["model"],
-        "created_at": stamp(datetime.now(UTC)),
-        **shape(""),
-        "done": True,
-        "done_reason": reason,
-    }
-
-
-def _merged(lines: list[Line], shape: Callable[[str], Line]) -> Line:
-    """A stream's lines as the one answer that a client which does not stream gets."""
-    text = "".join(line["response"] if "response" in line else line["message"]["content"] for line in lines)
-    logprobs = [token for line in lines for token in line.get("logprobs", ())]
-    return {**lines[-1], **shape(text), **({"logprobs": logprobs} if logprobs else {})}
-
-
-def _listed(tag: Tag) -> Line:
-    details = dict(tag.details)
-    try:
-        about = description.read(tag.gguf)
-        details |= {"context_length": about.trained_tokens, "embedding_length": about.embedding_length}
-    except (BadGguf, OSError) as error:
-        log.warning("the file of tag %s cannot be read: %s", tag.name, error)
-    name = str(tag.name)
-    return {
-        "name": name,
-        "model": name,
-        "modified_at": stamp(tag.modified_at),
-        "size": tag.size_bytes,
-        "digest": tag.digest,
-        "details": details,
-        "capabilities": ["completion"],
-    }
-
-
-def _shown(tag: Tag, body: bodies.Body) -> Line:
-    try:
-        head = description.read(tag.gguf).head
-    except BadGguf as error:
-        raise ApiError(500, str(error)) from error
-    shown = {
-        "license": "\n".join(tag.licences),
-        "modelfile": description.modelfile(tag),
-        "parameters": description.parameters(tag),
-        "template": tag.template,
-        "system": body.get("system") or tag.system,
-        "messages": [{"role": role, "content": content} for role, content in tag.messages],
-    }
-    return {name: value for name, value in shown.items() if value} | {
-        "details": dict(tag.details),
-        "model_info": description.model_info(head, verbose=body.get("verbose", False)),
-        "tensors": description.tensors(head),
-        "capabilities": ["completion"],
-        "modified_at": stamp(tag.modified_at),
-    }
-
-
 async def _received(request: Request, file: Any) -> str:
     """Write a body to a file as it comes; returns its SHA-256 in hexadecimal."""
     digest, waiting = hashlib.sha256(), bytearray()
@@ -454,71 +383,3 @@ async def _received(request: Request, file: Any) -> str:
             await asyncio.to_thread(flush)
     await asyncio.to_thread(flush)
     return digest.hexdigest()
-
-
-class _Lines(StreamingResponse):
-    """Newline-delimited JSON; an error after the first line becomes the last line. Closes its source in any case."""
-
-    def __init__(self, first: Line, rest: AsyncGenerator[Line]) -> None:
-        super().__init__(self._encoded(first, rest), media_type=_NDJSON)
-        self._rest = rest
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with aclosing(self._rest):  # a client may be gone before the first line is sent
-            await super().__call__(scope, receive, send)
-
-    @staticmethod
-    async def _encoded(first: Line, rest: AsyncGenerator[Line]) -> AsyncIterator[bytes]:
-        yield _encode(first) + b"\n"
-        try:
-            async for line in rest:
-                yield _encode(line) + b"\n"
-        except ApiError as error:
-            log.warning("an answer broke off: %s", error.message)
-            yield _encode({"error": error.message}) + b"\n"
-
-
-def _progress(body: bodies.Body, steps: list[str]) -> Response:
-    if not body.get("stream", True):
-        return _json({"status": steps[-1]}, content_type=_JSON)
-    return Response(b"".join(_encode({"status": step}) + b"\n" for step in steps), media_type=_NDJSON)
-
-
-def _progress_failed(body: bodies.Body, steps: list[str], error: ApiError) -> Response:
-    """Once a step was streamed, an error is the last line of a 200, as with Ollama."""
-    if not body.get("stream", True) or not steps:
-        return _json({"error": error.message}, error.status, _JSON if steps else _JSON_UTF8)
-    lines = [*({"status": step} for step in steps), {"error": error.message}]
-    return Response(b"".join(_encode(line) + b"\n" for line in lines), media_type=_NDJSON)
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _json(value: Any, status: int = 200, content_type: str = _JSON_UTF8) -> Response:
-    return Response(_encode(value), status, headers={"content-type": content_type})
-
-
-def _as_api_error(error: ApiError | OSError) -> ApiError:
-    if isinstance(error, ApiError):
-        return error
-    where = f"open {error.filename}: " if error.filename else ""
-    return ApiError(500, f"{where}{(error.strerror or str(error)).lower()}")
-
-
-async def _refused(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError)
-    return _json({"error": error.message}, error.status)
-
-
-async def _os_failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, OSError)
-    log.error("%s %s failed: %s", request.method, request.url.path, error)
-    return await _refused(request, _as_api_error(error))
-
-
-async def _no_route(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    texts = {404: "404 page not found", 405: "405 method not allowed"}
-    return PlainTextResponse(texts.get(error.status_code, error.detail), error.status_code)
