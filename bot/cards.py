@@ -1,14 +1,16 @@
-"""Promotion cards: every admin is asked about a proposal, with what was found of it and two buttons; one decides.
+"""Promotion cards: every admin is asked about a proposal, with what was found of it and buttons to promote it, reject
+it, put it on trial; one decides.
 
 Cards are found by looking for runs that await a decision, so a restart forgets none. Whoever decides, by whatever
-means, all cards say so. A late or doubled press meets a run that awaits nothing any more and changes nothing.
+means, all cards say so, as they do of a trial that begins or ends. A late or doubled press meets a run that awaits
+nothing any more and changes nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Container
+from collections.abc import Callable, Container
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +29,7 @@ from bot.progress import Account, account
 from bot.render import Piece, clipped
 from bot.rights import is_admin
 from bot.screen import Screen, is_passing
+from huigan.operate import canaries
 from huigan.operate import releases as operate
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
@@ -38,9 +41,12 @@ from storage.records import CardKind, RunCard, RunState, User
 
 logger = logging.getLogger(__name__)
 
-PATTERN = r"^(promote|reject):\d{1,18}$"
+PATTERN = r"^(promote|reject|trial|endtrial):\d{1,18}$"
 LISTED = 20
 CARD_UNITS = 4000
+NEVER_TOLD = -1.0
+
+Act = Callable[..., object | Refusal]  # promotes or tries a release: (db, client, number, *, by_user_id, at)
 
 
 class Cards:
@@ -56,6 +62,7 @@ class Cards:
         self._looking = asyncio.Lock()
         self._warming: set[int] = set()  # runs whose release is being loaded
         self._given_up: set[tuple[int, int]] = set()  # (run, user) who cannot be written to
+        self._tried_on: dict[int, float | None] = {}  # by run, the share that its cards tell
 
     def handlers(self) -> list[BaseHandler[Any, Any, Any]]:
         return [CallbackQueryHandler(self._pressed, pattern=PATTERN)]
@@ -67,6 +74,8 @@ class Cards:
             for user, known in await self._db.aread(_missing, at):
                 if (known.run.id, user.id) not in self._given_up:
                     await self._send(user, known)
+            for known, cards in await self._db.aread(_undecided, at):
+                await self._tell_of_trial(known, cards)
             for card, user, known in await self._db.aread(_decided, at):
                 await self._conclude(card, user, known)
 
@@ -83,6 +92,20 @@ class Cards:
         where = (CHANNEL, user.external_id, str(message_id))
         at = datetime.now(UTC)
         await self._db.awrite(run_cards.add, known.run.id, user.id, CardKind.PROMOTION, *where, at)
+
+    async def _tell_of_trial(self, known: Account, cards: list[tuple[RunCard, User]]) -> None:
+        number = known.run.id
+        if number in self._warming or self._tried_on.get(number, NEVER_TOLD) == known.tried_on:
+            return
+        self._tried_on[number] = known.tried_on
+        for card, user in cards:
+            locale = locale_of(user.reads)
+            try:
+                await self._screen.edit(
+                    Spot(int(card.chat)), int(card.message), card_of(known, locale), _buttons(known, locale)
+                )
+            except TelegramError as error:
+                logger.warning("card %d of run %d does not tell of its trial: %s", card.id, number, error)
 
     async def _conclude(self, card: RunCard, user: User, known: Account) -> None:
         try:
@@ -107,13 +130,17 @@ class Cards:
             await self._toast(update, progress.outcome(known, locale))
         elif press.act == "reject":
             await self._reject(update, user, known.release.id, locale)
+        elif press.act == "endtrial":
+            await self._end_trial(update, user, known.release.id, locale)
         elif known.run.id in self._warming:
             await self._toast(update, text(locale, "admin.working"))
         else:
             self._warming.add(known.run.id)  # before anything is waited for: another's press may be next
             try:
                 await self._toast(update, text(locale, "admin.working"))
-                await self._promote(query, user, known, locale)
+                await self._load(
+                    query, user, known, locale, operate.promote if press.act == "promote" else canaries.begin
+                )
             finally:
                 self._warming.discard(known.run.id)
         await self.look()
@@ -126,25 +153,32 @@ class Cards:
         else:
             await self._toast(update, text(locale, "admin.rejected", release=number))
 
-    async def _promote(self, query: CallbackQuery, user: User, known: Account, locale: str) -> None:
-        """Loading takes a while, so the card says so meanwhile; it gets its buttons back where that fails."""
+    async def _end_trial(self, update: Update, user: User, number: int, locale: str) -> None:
+        result = await self._db.awrite(canaries.stop, user.id, datetime.now(UTC), number=number)
+        if isinstance(result, Refusal):
+            await self._toast(update, refused(result, locale))
+        else:
+            await self._toast(update, text(locale, "canary.stopped", release=number))
+
+    async def _load(self, query: CallbackQuery, user: User, known: Account, locale: str, act: Act) -> None:
+        """Loading takes a while, so the card says so meanwhile; it gets its buttons back while nothing is decided."""
         assert query.message is not None
         assert known.release is not None
         spot, message_id = Spot(query.message.chat.id), query.message.message_id
         await self._screen.edit(spot, message_id, card_of(known, locale, text(locale, "admin.working")))
-        failed = await self._warmed_up(user, known.release.id, locale)
+        failed = await self._warmed_up(user, known.release.id, locale, act)
         after = await self._db.aread(account, known.run.id, datetime.now(UTC))
-        if failed is not None and after.run.state is RunState.AWAITING_APPROVAL:
+        if after.run.state is RunState.AWAITING_APPROVAL:
             await self._screen.edit(spot, message_id, card_of(after, locale, failed), _buttons(after, locale))
 
-    async def _warmed_up(self, user: User, number: int, locale: str) -> str | None:
-        """None once it answers; else why it does not."""
+    async def _warmed_up(self, user: User, number: int, locale: str, act: Act) -> str:
+        """Nothing once it answers, all or a share; else why it does not."""
         how: dict[str, Any] = {"by_user_id": user.id, "at": datetime.now(UTC)}
         try:
-            result = await asyncio.to_thread(operate.promote, self._db, self._library, number, **how)
+            result = await asyncio.to_thread(act, self._db, self._library, number, **how)
         except ServingError as error:
             return text(locale, "admin.not_swapped", reason=told(locale, "error", error.code, error.params))
-        return refused(result, locale) if isinstance(result, Refusal) else None
+        return refused(result, locale) if isinstance(result, Refusal) else ""
 
     async def _toast(self, update: Update, words: str) -> None:
         assert update.callback_query is not None
@@ -168,7 +202,7 @@ def card_of(known: Account, locale: str, note: str = "") -> Piece:
 
 
 def _buttons(known: Account, locale: str) -> InlineKeyboardMarkup:
-    return keyboards.promote_or_reject(known.run.id, locale)
+    return keyboards.of_proposal(known.run.id, locale, is_tried=known.tried_on is not None)
 
 
 def _missing(session: Session, at: datetime) -> list[tuple[User, Account]]:
@@ -181,6 +215,17 @@ def _missing(session: Session, at: datetime) -> list[tuple[User, Account]]:
         known = account(session, run.id, at) if lacking else None
         found += [(each, known) for each in lacking if known is not None]
     return found
+
+
+def _undecided(session: Session, at: datetime) -> list[tuple[Account, list[tuple[RunCard, User]]]]:
+    """Runs that await a decision, with their cards."""
+    waiting = runs.newest(session, LISTED, states=frozenset({RunState.AWAITING_APPROVAL}))
+    cards = {run.id: run_cards.of_run(session, run.id, CardKind.PROMOTION) for run in waiting}
+    return [
+        (account(session, run_id, at), [(card, users.get(session, card.user_id)) for card in found])
+        for run_id, found in cards.items()
+        if found
+    ]
 
 
 def _decided(session: Session, at: datetime) -> list[tuple[RunCard, User, Account]]:

@@ -83,9 +83,11 @@ def consent(locale: str) -> InlineKeyboardMarkup:
     return InlineKeyboardMarkup([[_button(agree, "agree"), _button(decline, "decline")]])
 
 
-def promote_or_reject(run_id: int, locale: str) -> InlineKeyboardMarkup:
+def of_proposal(run_id: int, locale: str, *, is_tried: bool) -> InlineKeyboardMarkup:
     promote, reject = text(locale, "button.promote"), text(locale, "button.reject")
-    return InlineKeyboardMarkup([[_button(promote, f"promote:{run_id}"), _button(reject, f"reject:{run_id}")]])
+    trial = ("button.end_trial", "endtrial") if is_tried else ("button.trial", "trial")
+    decide = [_button(promote, f"promote:{run_id}"), _button(reject, f"reject:{run_id}")]
+    return InlineKeyboardMarkup([decide, [_button(text(locale, trial[0]), f"{trial[1]}:{run_id}")]])
 
 
 def _retry(message_id: int, locale: str) -> InlineKeyboardButton:

@@ -187,11 +187,12 @@ def keep_alias(db: Database, client: Ollama, _at: datetime, *, alias: str = tags
 # --- what an admin does
 
 
-def stop(session: Session, by_user_id: int | None, at: datetime) -> Live | Refusal:
-    """Nothing is answered by the canary any more; its run awaits approval. Refused: `no_canary`."""
+def stop(session: Session, by_user_id: int | None, at: datetime, *, number: int | None = None) -> Live | Refusal:
+    """Nothing is answered by the canary any more; its run awaits approval. Refused: `no_canary`; so is, where a release
+    is named by its number, another canary than that one."""
     deployments.hold(session)
     tried = deployments.canary(session)
-    if tried is None:
+    if tried is None or number not in {None, tried.release.id}:
         audit.record(session, by_user_id, "canary.stop", at, refused="no_canary")
         return Refusal("no_canary")
     number = tried.release.id

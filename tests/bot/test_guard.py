@@ -179,7 +179,7 @@ async def test_every_command_is_everybodys_or_asks_for_an_admin_first(built: Bui
 
 async def test_every_button_is_everybodys_or_asks_for_an_admin_first(built: Built) -> None:
     admins = built.presses() - EVERYBODYS_PRESSES
-    assert {"promote", "role", "admit", "bcast", "untag", "uninvite"} <= admins
+    assert {"promote", "trial", "endtrial", "role", "admit", "bcast", "untag", "uninvite"} <= admins
     user, blocked, dismissed = built.person(Role.USER), built.person(Role.BLOCKED), built.person(Role.ADMIN)
     owner = built.person(Role.OWNER)
     known = built.db.read(users.find, "telegram", str(user.id))
@@ -189,7 +189,7 @@ async def test_every_button_is_everybodys_or_asks_for_an_admin_first(built: Buil
     before = built.kept()
     for act in sorted(admins):
         for data in (f"{act}:{known.id}", f"{act}:{known.id}:admin"):
-            if act in {"promote", "reject"} and data.count(":") > 1:
+            if act in {"promote", "reject", "trial", "endtrial"} and data.count(":") > 1:
                 continue  # no button of ours
             for who in (user, dismissed):
                 assert NOT_ADMIN in await built.presses_button(who, data), data

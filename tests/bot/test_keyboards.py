@@ -28,6 +28,7 @@ def test_every_button_of_ours_fits_and_is_read_back(one: int, other: int, locale
         keyboards.retry(one, locale),
         keyboards.which_is_better(one, other, locale),
         keyboards.consent(locale),
+        *(keyboards.of_proposal(one, locale, is_tried=tried) for tried in (True, False)),
     ]
     for said in (each for board in boards for each in data(board)):
         assert len(said.encode()) <= 64

@@ -149,6 +149,7 @@ def test_an_admin_stops_shares_and_tries_again(quick: Trials) -> None:
     assert not isinstance(shared, Refusal)
     assert (shared.share, shared.why) == (0.8, deployments.CONVERSATIONS)
     assert quick.db.write(canaries.set_share, 1.0, by, minutes(1)) == Refusal("canary_share")
+    assert quick.db.write(canaries.stop, by, minutes(2), number=99) == Refusal("no_canary"), "another one's card"
     assert not isinstance(quick.db.write(canaries.stop, by, minutes(2)), Refusal)
     assert (quick.on_trial(), quick.state(tried)) == (None, RunState.AWAITING_APPROVAL)
     assert quick.db.write(canaries.stop, by, minutes(3)) == Refusal("no_canary")
@@ -167,6 +168,7 @@ def test_an_admin_stops_shares_and_tries_again(quick: Trials) -> None:
         ("canary.begin", None),
         ("canary.stop", "no_canary"),
         ("canary.stop", None),
+        ("canary.stop", "no_canary"),
         ("canary.share", "canary_share"),
         ("canary.share", None),
     ]
