@@ -5,6 +5,7 @@ One offer a question: a later edit changes it, or where this process does not kn
 
 from __future__ import annotations
 
+import functools
 from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,7 +15,7 @@ from telegram import Bot, CallbackQuery, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes, MessageHandler, filters
 
 from bot import CHANNEL, keyboards
-from bot.files import Files, Unread
+from bot.files import Answering, Files, Unread
 from bot.locales import Locales
 from bot.pastes import LONGEST_UNITS
 from bot.places import Spot, edited_source_of, is_machine, place_of, said_to_us, source_of, speaker_of, spot_of
@@ -23,7 +24,7 @@ from bot.screen import Screen
 from bot.showing import Shows
 from huigan.texts import text, told
 from huigan.turns.opening import Refusal, Speaker, answer_edited, edit
-from storage import chats, messages, showings, users
+from storage import chats, deployments, messages, showings, users
 from storage.db import Database
 from storage.records import Message as Said
 from storage.records import Turn
@@ -62,15 +63,18 @@ class Edits:
             if said not in original.text:  # no piece of a paste says what the whole would be now
                 await self._screen.say(spot, text(locale, "edit.of_a_piece"))
             return
-        version = await self._version(update, message, said, locale, context.bot)
+        answering = functools.partial(deployments.for_turn, conversation_id=original.conversation_id, sampled=False)
+        version = await self._version(update, message, said, locale, context.bot, answering)
         if isinstance(version, Said):
             await self._offer(spot, version, locale)
         elif version is not None:
             await self._screen.say(spot, version)
 
-    async def _version(self, update: Update, message: Message, said: str, locale: str, bot: Bot) -> Said | str | None:
+    async def _version(
+        self, update: Update, message: Message, said: str, locale: str, bot: Bot, answering: Answering
+    ) -> Said | str | None:
         """The version as it is kept, or what to say instead."""
-        read = await self._files.read([message], said, locale, bot)
+        read = await self._files.read([message], said, locale, bot, answering)
         if isinstance(read, Unread):
             return told(locale, "file", read.code, read.params)
         assert update.effective_user is not None

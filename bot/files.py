@@ -13,11 +13,12 @@ import logging
 import re
 import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
+from sqlalchemy.orm import Session
 from telegram import Bot, Document, Message, PhotoSize
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
@@ -30,7 +31,6 @@ from huigan.texts import text
 from huigan.turns.answering import budgets
 from huigan.turns.opening import MAX_MESSAGE_CHARACTERS, Enclosed
 from huigan.turns.prompts import IMAGE_TOKENS, beginning, estimate_tokens
-from storage import deployments
 from storage.db import Database
 from storage.records import AttachmentKind, Live
 
@@ -59,6 +59,9 @@ TEXT_ENDINGS = frozenset(_ENDINGS.split())
 OTHERS = ("animation", "voice", "audio", "video_note", "video", "sticker", "venue", "location", "contact", "poll")
 
 
+Answering = Callable[[Session], Live | None]  # the release that is to answer
+
+
 @dataclass(frozen=True)
 class Read:
     """What was said, with the files that were read into it and the images beside it, and what is to be told of them."""
@@ -82,15 +85,18 @@ class Files:
         self._client = client
         self._folder = folder
 
-    async def read(self, messages: Sequence[Message], said: str, locale: str, bot: Bot) -> Read | Unread:
-        """What these messages bring, which were sent at once. `said` are their words."""
+    async def read(
+        self, messages: Sequence[Message], said: str, locale: str, bot: Bot, answering: Answering
+    ) -> Read | Unread:
+        """What these messages bring, which were sent at once, for the release that is to answer. `said` are their
+        words."""
         kinds = [_kind(each) for each in messages]
         if not any(kinds):
             return Read(said)
         wrong = next((kind for kind in kinds if kind not in {"", "image", "text"}), None)
         if wrong is not None:
             return Unread(wrong)
-        live = await self._db.aread(deployments.live)
+        live = await self._db.aread(answering)
         if "image" in kinds and live is not None and not await self._sees(live):
             return Unread("no_vision")
         contents = []

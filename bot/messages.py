@@ -4,6 +4,7 @@ correction. A file that could not be fetched is fetched once more by a button, f
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +22,7 @@ from bot.places import is_machine, place_of, replied_to, said_to_us, source_of, 
 from bot.screen import Screen
 from bot.showing import Shows
 from huigan.texts import text, told
-from huigan.turns.opening import Place, Refusal, Speaker, open_turn, refused
+from huigan.turns.opening import Place, Refusal, Speaker, answering, open_turn, refused
 from storage import correction_prompts, messages, showings, updates
 from storage.db import Database
 from storage.records import Turn
@@ -106,11 +107,13 @@ class Messages:
             if kept_out is not None:  # nothing is fetched for them
                 await self._screen.say(spot_of(message), _reply(kept_out, locale))
                 return None
-        read = await self._unless_dropped(ids[0], self._files.read(parts, said, locale, bot))
+        replied = replied_to(message)
+        reply_to = str(replied.message_id) if replied else None
+        by = functools.partial(answering, place=place, speaker=speaker, reply_to=reply_to)
+        read = await self._unless_dropped(ids[0], self._files.read(parts, said, locale, bot, by))
         if read is None or isinstance(read, Unread):
             return read
-        replied = replied_to(message)
-        reply_to, at = str(replied.message_id) if replied else None, datetime.now(UTC)
+        at = datetime.now(UTC)
         stored = await self._db.awrite(_store, place, speaker, read, source_of(message), reply_to, ids, at)
         if read.note and isinstance(stored, Turn | Corrected):
             await self._screen.say(spot_of(message), read.note)

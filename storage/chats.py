@@ -60,16 +60,16 @@ def set_locale(session: Session, chat_id: int, locale: str | None) -> None:
 
 
 def current(session: Session, chat_id: int, thread: str, user_id: int, at: datetime) -> Conversation:
-    """The newest conversation in that thread, of that user or of all, as the chat has it; begun if there is none."""
+    """As `newest`; begun if there is none."""
+    return newest(session, chat_id, thread, user_id) or begin(session, chat_id, thread, user_id, at)
+
+
+def newest(session: Session, chat_id: int, thread: str, user_id: int) -> Conversation | None:
+    """The newest conversation in that thread, of that user or of all, as the chat has it."""
     mine = (conversation.c.chat_id == chat_id) & (conversation.c.thread == thread)
     if get(session, chat_id).scope is Scope.USER:
         mine &= conversation.c.user_id == user_id
-    newest = first(
-        session,
-        Conversation,
-        select(conversation).where(mine).order_by(conversation.c.id.desc()).limit(1),
-    )
-    return newest or begin(session, chat_id, thread, user_id, at)
+    return first(session, Conversation, select(conversation).where(mine).order_by(conversation.c.id.desc()).limit(1))
 
 
 def begin(session: Session, chat_id: int, thread: str, user_id: int, at: datetime) -> Conversation:

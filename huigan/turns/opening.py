@@ -10,12 +10,13 @@ from sqlalchemy.orm import Session
 
 from huigan.turns import admission
 from huigan.turns.refusals import Refusal as Refusal  # for everybody who opens
-from storage import answers, attachments, chats, deliveries, messages, turns, users
+from storage import answers, attachments, chats, deliveries, deployments, messages, turns, users
 from storage.records import (
     WHOLE,
     AttachmentKind,
     ChatKind,
     Conversation,
+    Live,
     Message,
     Role,
     Turn,
@@ -69,6 +70,17 @@ def refused(session: Session, place: Place, speaker: Speaker, at: datetime) -> R
     if user.role is Role.BLOCKED:
         return Refusal("blocked")
     return admission.refusal(session, user, chats.get(session, conversation.chat_id), at)
+
+
+def answering(session: Session, place: Place, speaker: Speaker, reply_to: str | None) -> Live | None:
+    """The release that would answer what they say there now: for who wants to know what it can see. Reads only."""
+    user, chat = users.find(session, place.channel, speaker.external_id), chats.find(session, place.channel, place.chat)
+    parent = _parent(session, place, reply_to)
+    current = chats.newest(session, chat.id, place.thread, user.id) if user is not None and chat is not None else None
+    conversation_id = parent[1] if parent is not None else current.id if current is not None else None
+    if conversation_id is None:
+        return deployments.live(session)
+    return deployments.for_turn(session, conversation_id, sampled=False)
 
 
 def open_turn(

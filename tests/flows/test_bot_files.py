@@ -50,9 +50,10 @@ def sighted(here: World) -> Iterator[None]:
     here.db.write(deployments.deploy, live.release.id, "test", "test", datetime.now(UTC))
 
 
-def deploy(here: World, tag: str) -> None:
+def deploy(here: World, tag: str, share: float = 1.0) -> None:
+    """Below 1, as a canary of conversations."""
     [release] = here.rows("release", tag=tag)
-    here.db.write(deployments.deploy, release["id"], "test", "test", datetime.now(UTC))
+    here.db.write(deployments.deploy, release["id"], "test", "conversations", datetime.now(UTC), share=share)
 
 
 def asked(here: World) -> list[dict[str, Any]]:
@@ -119,6 +120,35 @@ def test_a_release_that_does_not_see_says_so(here: World) -> None:
     here.wait(lambda: sum("看不懂图片" in text for text in here.chat.texts) == 2)
     here.settle()
     assert sum("看不懂图片" in text for text in here.chat.texts) == 2, "an album is refused once"
+
+
+@pytest.mark.usefixtures("sighted")
+@pytest.mark.parametrize("sees", [True, False], ids=["the canary sees", "the live one sees"])
+def test_whether_a_picture_can_be_seen_is_asked_of_the_release_that_answers_there(here: World, *, sees: bool) -> None:
+    """In the canary's conversations and in the others, and for a reply into an older one."""
+    first = (here.says("一"), here.answer())[1]
+    with_canary = here.mine("turn")[0]["conversation_id"]
+    eyes, blind = (here.rows("release", tag=tag)[0] for tag in ("huigan:eyes", "huigan:long"))
+    live, tried = (blind, eyes) if sees else (eyes, blind)
+    here.says("/new")
+    here.said("好，我们重新开始")
+    second = (here.says("二"), here.answer(after=first))[1]
+    others = here.mine("turn")[-1]["conversation_id"]
+    mine, theirs = (deployments.lot(tried["tag"], each) for each in (with_canary, others))
+    assert mine != theirs
+    is_lower = mine < theirs  # the share lies between them: the first conversation is on this side of it
+    deploy(here, live["tag"])
+    deploy(here, tried["tag"], (mine + theirs) / 2)
+    for said, expected in ((second, tried if not is_lower else live), (first, tried if is_lower else live)):
+        count = len(here.mine("turn"))
+        here.alice.sends_photo(here.chat, b"photo", caption="这是什么", reply_to=said)
+        if expected is eyes:
+            here.wait(lambda n=count: len(here.mine("turn")) == n + 1, about="a turn")
+            here.wait(lambda: here.mine("turn")[-1]["closed_at"], about="it is answered")
+            assert here.mine("turn")[-1]["tag"] == "huigan:eyes"
+        else:
+            here.said("看不懂图片")
+            assert len(here.mine("turn")) == count
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "gb18030", "utf-16"])
