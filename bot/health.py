@@ -1,4 +1,5 @@
-"""/health: what everything needs, a line each: whether it is there, and what to do where it is not."""
+"""/health: what everything needs, a line each: whether it is there, and what to do where it is not; then what admins
+were alerted to and is not mended yet."""
 
 from __future__ import annotations
 
@@ -14,12 +15,12 @@ from sqlalchemy.orm import Session
 from bot.admin import Asked, Guard
 from bot.panels import now
 from bot.status import time_of
-from huigan.operate import broadcasts, timetable, workers
+from huigan.operate import backups, broadcasts, timetable, workers
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import text, told
-from storage import deployments, outbox, turns
+from storage import alerts, deployments, outbox, turns
 from storage.db import Database
 
 LOOK_LATE = timedelta(minutes=2)  # schedules looks every half minute
@@ -42,10 +43,10 @@ class Health:
             asyncio.to_thread(_ollama, self._client, asked.locale), asyncio.to_thread(_disk, self._home, asked.locale)
         )
         try:
-            rows = await self._db.aread(_database, asked.locale, now())
+            rows = await self._db.aread(of_database, asked.locale, now())
         except SQLAlchemyError as error:
             rows = [_line(asked.locale, False, "health.no_database", problem=type(error).__name__)]
-        return "\n".join([rows[0], ollama, *rows[1:], disk])
+        return "\n".join([rows[0], ollama, disk, *rows[1:]])
 
 
 def _line(locale: str, is_well: bool, code: str, **params: object) -> str:
@@ -69,7 +70,7 @@ def _disk(home: Path, locale: str) -> str:
     return _line(locale, is_well, code, free=usage.free / GIGABYTE, total=usage.total / GIGABYTE)
 
 
-def _database(session: Session, locale: str, at: datetime) -> list[str]:
+def of_database(session: Session, locale: str, at: datetime) -> list[str]:
     dialect = session.get_bind().dialect.name
     return [_line(locale, True, "health.database", kind=dialect), *_rest(session, locale, at)]
 
@@ -93,3 +94,16 @@ def _rest(session: Session, locale: str, at: datetime) -> Iterator[str]:
     yield _line(locale, notices < MANY_NOTICES, "health.notices", notices=notices)
     waiting = turns.count_unclosed(session)
     yield _line(locale, waiting < MANY_TURNS, "health.turns", turns=waiting)
+    last = backups.last(session)
+    if last.made_at is None:
+        yield _line(locale, False, "health.no_backup")
+    else:
+        yield _line(locale, last.failed_at is None, "health.backup", made=time_of(last.made_at))
+    yield from _alerts(session, locale)
+
+
+def _alerts(session: Session, locale: str) -> Iterator[str]:
+    for each in alerts.standing(session):
+        if each.told_at is not None and each.gone_at is None:
+            what = told(locale, "condition", each.code, each.params)
+            yield text(locale, "health.alert", since=time_of(each.seen_at), what=what)
