@@ -48,6 +48,7 @@ from bot.stats import Stats
 from bot.stopping import Stopping
 from bot.toasts import LOOK_SECONDS, Toasts
 from bot.updates import STOPPED, InOrder, StoredQueue
+from huigan.health.outage import Outage
 from huigan.health.signs import Signs
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
@@ -231,12 +232,10 @@ def _sharing(db: Database, worker: str, pace: Pace) -> Callable[[], Awaitable[No
 
 
 async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    outage = Outage("a round", logger)
     while True:
-        try:
+        with outage:  # the edge of one round: the database may be back at the next
             await act()
-        except Exception:
-            # The edge of one round: the database may be back at the next.
-            logger.exception("a round failed")
         await asyncio.sleep(seconds)
 
 

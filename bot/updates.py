@@ -17,7 +17,7 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from telegram import Bot, Message, Update
 from telegram.error import NetworkError
 from telegram.ext import BaseUpdateProcessor
@@ -26,7 +26,7 @@ from bot.keyboards import parse
 from bot.toasts import Toasts
 from huigan import logs
 from storage import updates
-from storage.db import Database
+from storage.db import AWAY, Database
 from storage.updates import Place
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ STOPPED = "stopped_message_generation"  # a kind of update that python-telegram-
 STOP = re.compile(r"/stop(@\w+)?(\s|$)", re.IGNORECASE)
 RATINGS = ("up", "down", "undo", "why", "pick")
 BEHIND_SECONDS = 0.2  # between looks whether another process has handled what comes first
-AWAY = (OperationalError, InterfaceError)  # the database: locked, full, restarting
 # After the first failure, the second, and so on; what then fails still is left as any other failure is: some minutes.
 PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0, 30.0, 30.0, 30.0)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 POOL_SIZE = 8
 BUSY_TIMEOUT_SECONDS = 30
+AWAY = (OperationalError, InterfaceError)  # locked, full, restarting: it passes
 
 
 class BadDatabaseUrl(ValueError):

@@ -35,15 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A PostgreSQL server: the one of --database-url, else one started from the machine's own binaries."""
     if given := request.config.getoption("--database-url"):
         yield given
         return
-    with postgres.server(tmp_path_factory.mktemp("postgres")) as url:
-        if url is None:
+    with postgres.server() as server:
+        if server is None:
             pytest.skip("no PostgreSQL: give --database-url, or install its server binaries")
-        yield url
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -26,6 +26,7 @@ from pathlib import Path
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from huigan.health.outage import Outage
 from huigan.operate import runs as operate
 from huigan.operate import timetable, workers
 from storage import runs
@@ -91,6 +92,7 @@ class Supervisor:
         self._pace = pace or Pace()
         self._child: Child | None = None
         self._beat = beat
+        self._outage = Outage("the supervisor's round", log)
 
     def serve(self, stop: threading.Event) -> None:
         """Until `stop` is set; then the child is stopped in order and its run handed back."""
@@ -124,10 +126,8 @@ class Supervisor:
         log.info("trainer %s has left", self.worker)
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        try:
+        with self._outage:  # the edge: a database that is away for a while must not end the child's run
             step()
-        except Exception:  # the edge: a database that is away for a while must not end the child's run
-            log.exception("the trainer's supervisor could not do its round and will try again")
 
     def _speak(self, session: Session, at: datetime) -> Run | None:
         """None if there is no run, or it is ours no more. Beats first: after a suspension it would be reaped too."""

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from huigan.health.outage import Outage
 from huigan.serving.errors import NotRunning
 
 logger = logging.getLogger(__name__)
@@ -32,12 +33,11 @@ def beside(*acts: tuple[float, Callable[[], object]]) -> Iterator[None]:
 
 
 def _again(seconds: float, act: Callable[[], object], stop: threading.Event) -> None:
+    outage = Outage("a round", logger)
     while not stop.is_set():
-        try:
-            act()
-        except NotRunning as error:  # an Ollama that is away is told of by the watch
-            logger.warning("a round waits for Ollama: %s", error)
-        except Exception:
-            # The edge of one round: the database may be back at the next.
-            logger.exception("a round failed")
+        with outage:  # the edge of one round: the database may be back at the next
+            try:
+                act()
+            except NotRunning as error:  # an Ollama that is away is told of by the watch
+                logger.warning("a round waits for Ollama: %s", error)
         stop.wait(seconds)

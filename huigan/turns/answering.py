@@ -28,13 +28,14 @@ from huigan.serving.errors import Busy, Loading, OverContext, ServingError
 from huigan.turns.history import lines_for
 from huigan.turns.prompts import Line, Prompt, fitted
 from storage import answers, deployments, gpu, outbox, turns
-from storage.db import Database
+from storage.db import AWAY, Database
 from storage.records import Answer, Ended, Live, Seen, Turn
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 1.0
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0)  # while Ollama loads or its own queue is full
+RECORD_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # while the database is away
 REFITS = 4
 DEFAULT_CONTEXT_TOKENS = 4096  # Ollama's own default
 DEFAULT_ANSWER_TOKENS = 1024
@@ -276,6 +277,9 @@ async def _checkpoint(db: Database, draft: _Draft, worker: str, stop: asyncio.Ev
         tag = draft.live.release.tag if draft.live else None
         try:
             kept = await db.awrite(turns.checkpoint, draft.turn.id, worker, draft.text, tag, now())
+        except AWAY:
+            logger.warning("turn %d could not be checkpointed: the database is away", draft.turn.id)
+            continue
         except Exception:
             # Without beats the turn would be taken for abandoned: the database may be back at the next.
             logger.exception("turn %d could not be checkpointed", draft.turn.id)
@@ -290,7 +294,17 @@ async def _checkpoint(db: Database, draft: _Draft, worker: str, stop: asyncio.Ev
 async def _close(
     db: Database, draft: _Draft, ended: Ended, error: str | None, params: Mapping[str, Any] | None = None
 ) -> View:
-    recorded = await db.awrite(_record, draft, ended, error, now())
+    """Whole in memory, an answer waits for a database that restarts; at the end of the process there is no time to."""
+    waits = [] if ended is Ended.INTERRUPTED else list(RECORD_SECONDS)
+    while True:
+        try:
+            recorded = await db.awrite(_record, draft, ended, error, now())
+            break
+        except AWAY:
+            if not waits:
+                raise
+            logger.warning("turn %d waits for the database, to be recorded", draft.turn.id)
+            await asyncio.sleep(waits.pop(0))
     return View(Phase.CLOSED, 0, draft.text, draft.thinking, ended, recorded, error, params or {})
 
 

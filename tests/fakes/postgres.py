@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
+
+# It refuses to run as root.
+AS_POSTGRES = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
 
 def _binaries() -> Path | None:
@@ -23,31 +27,52 @@ def _binaries() -> Path | None:
     )
 
 
+@dataclass(frozen=True)
+class Server:
+    """One on a Unix socket in `home`, without durability."""
+
+    binaries: Path
+    home: Path
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@/postgres?host={self.home}"
+
+    def start(self) -> None:
+        quick = f"-c fsync=off -c listen_addresses='' -c unix_socket_directories='{self.home}' -c max_connections=50"
+        self._run("pg_ctl", "-D", self.home / "data", "-w", "-o", quick, "-l", self.home / "log", "start")
+
+    def stop(self, how: str = "immediate") -> None:
+        """`immediate` is a crash; `fast` throws everybody out and ends in good order."""
+        self._run("pg_ctl", "-D", self.home / "data", "-w", "-m", how, "stop")
+
+    def initialise(self) -> None:
+        self._run("initdb", "-D", self.home / "data", "-A", "trust", "-E", "UTF8", "-U", "postgres")
+
+    def _run(self, name: str, *arguments: str | Path) -> None:
+        command = [*AS_POSTGRES, str(self.binaries / name), *map(str, arguments)]
+        environment = {**os.environ, "LC_ALL": "C.UTF-8"}
+        subprocess.run(command, check=True, capture_output=True, env=environment, cwd="/")
+
+
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[str | None]:
-    """Start one on a Unix socket in `folder`, without durability; None where no binaries are found."""
+def server() -> Iterator[Server | None]:
+    """One that runs; None where no binaries are found."""
     binaries = _binaries()
     if binaries is None:
         yield None
         return
-    # PostgreSQL refuses to run as root, and a Unix socket's path may have 107 bytes.
-    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-    home = Path(
-        subprocess.run(
-            [*as_user, "mktemp", "-d", "/tmp/huigan-pg-XXXXXX"], check=True, capture_output=True, text=True
-        ).stdout.strip()
-    )
-    data = home / "data"
-    quick = f"-c fsync=off -c listen_addresses='' -c unix_socket_directories='{home}' -c max_connections=50"
-    environment = {**os.environ, "LC_ALL": "C.UTF-8"}
-    start = [binaries / "pg_ctl", "-D", data, "-w", "-o", quick, "-l", home / "log", "start"]
+    # A Unix socket's path may have 107 bytes.
+    make = [*AS_POSTGRES, "mktemp", "-d", "/tmp/huigan-pg-XXXXXX"]
+    home = Path(subprocess.run(make, check=True, capture_output=True, text=True).stdout.strip())
+    made = Server(binaries, home)
     try:
-        for command in ([binaries / "initdb", "-D", data, "-A", "trust", "-E", "UTF8", "-U", "postgres"], start):
-            subprocess.run([*as_user, *map(str, command)], check=True, capture_output=True, env=environment, cwd="/")
-        yield f"postgresql://postgres@/postgres?host={home}"
+        made.initialise()
+        made.start()
+        yield made
     finally:
-        stop = [*as_user, str(binaries / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop"]
-        subprocess.run(stop, check=False, capture_output=True, cwd="/")
+        with contextlib.suppress(subprocess.CalledProcessError):  # it may be stopped already
+            made.stop()
         shutil.rmtree(home, ignore_errors=True)
 
 
