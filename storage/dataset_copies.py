@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from storage import dataset_people
 from storage.records import DatasetCopy
 from storage.rows import add_once, every
-from storage.tables import dataset_copy, dataset_person
+from storage.runs import ENDED
+from storage.tables import dataset, dataset_copy, dataset_example, dataset_person, run
 
 UNNAMED = ""  # the disk of a copy that was made before disks had names
 
@@ -39,6 +40,21 @@ def to_clear(session: Session, disks: Sequence[str] | None = None) -> list[Datas
     if disks is not None:
         query = query.where(dataset_copy.c.disk.in_(disks))
     return every(session, DatasetCopy, query.order_by(dataset_copy.c.id))
+
+
+def remove(session: Session, copy_id: int) -> None:
+    """Its folder is gone."""
+    session.execute(delete(dataset_copy).where(dataset_copy.c.id == copy_id))
+
+
+def nowhere(session: Session) -> list[int]:
+    """The runs that have come to an end, whose data sets lie on no disk any more and still say what was in them."""
+    other = dataset.alias("other")
+    lies = exists().where(dataset_copy.c.dataset_id == other.c.id, other.c.run_id == run.c.id)
+    says = or_(*(exists().where(each.c.dataset_id == dataset.c.id) for each in (dataset_example, dataset_person)))
+    made = run.join(dataset, dataset.c.run_id == run.c.id)
+    query = select(run.c.id).select_from(made).where(run.c.state.in_(sorted(ENDED)), says, ~lies)
+    return list(session.scalars(query.distinct().order_by(run.c.id)))
 
 
 def mark_cleared(session: Session, copy_id: int, up_to: datetime) -> None:

@@ -1,6 +1,7 @@
 """Whose words and judgements each example of a data set holds: how what somebody takes back is found again.
 
-A row goes when its example is in none of the data set's files any more, so the table says what the files hold.
+A row goes when its example is in none of the data set's files any more, so the table says what the files hold; all of
+a data set's go once nothing is left that was made of it (`huigan.operate.lineage`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def withdrawn(session: Session, dataset_id: int) -> dict[str, datetime]:
 def with_withdrawn() -> Select[tuple[int]]:
     """The data sets that have examples which are to go."""
     return select(dataset_person.c.dataset_id).where(_withdrawn)
+
+
+def let_go(session: Session, dataset_id: int) -> None:
+    """Of all of its examples."""
+    session.execute(delete(dataset_person).where(dataset_person.c.dataset_id == dataset_id))
 
 
 def forget(session: Session, dataset_id: int, examples: Iterable[str]) -> None:

@@ -1,4 +1,5 @@
-"""Data sets that runs were trained on, and which ratings and comparisons are in them. Inserted only."""
+"""Data sets that runs were trained on, and which ratings and comparisons are in them. Inserted only; what is in them
+goes with what people take back, and once nothing is left that was made of them."""
 
 from __future__ import annotations
 
@@ -66,6 +67,11 @@ def of_run(session: Session, run_id: int) -> Dataset | None:
     )
 
 
+def all_of_run(session: Session, run_id: int) -> list[Dataset]:
+    """Oldest first: an attempt that found other feedback than the one before made another."""
+    return every(session, Dataset, select(dataset).where(dataset.c.run_id == run_id).order_by(dataset.c.id))
+
+
 def run_ids(session: Session, dataset_ids: Iterable[int]) -> list[int]:
     """The runs that were trained on them."""
     found: set[int] = set()
@@ -73,6 +79,12 @@ def run_ids(session: Session, dataset_ids: Iterable[int]) -> list[int]:
         query = select(dataset.c.run_id).where(dataset.c.id.in_(ids), dataset.c.run_id.is_not(None))
         found.update(session.scalars(query))
     return sorted(found)
+
+
+def runs_on(session: Session, sha256: str) -> list[int]:
+    """The runs that had a data set of just that content."""
+    query = select(dataset.c.run_id).where(dataset.c.sha256 == sha256, dataset.c.run_id.is_not(None))
+    return sorted(set(session.scalars(query)))
 
 
 def get(session: Session, dataset_id: int) -> Dataset:
@@ -88,6 +100,11 @@ def forget(session: Session, dataset_id: int, examples: Iterable[str]) -> None:
     of_it = delete(dataset_example).where(dataset_example.c.dataset_id == dataset_id)
     for some in chunks(examples):
         session.execute(of_it.where(dataset_example.c.example.in_(some)))
+
+
+def let_go(session: Session, dataset_id: int) -> None:
+    """Which ratings and comparisons are in it."""
+    session.execute(delete(dataset_example).where(dataset_example.c.dataset_id == dataset_id))
 
 
 def newest(session: Session, limit: int = 20) -> list[Dataset]:

@@ -9,19 +9,15 @@ from sqlalchemy import select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
-from storage.records import Holding
+from storage import runs
+from storage.records import Holding, Run
 from storage.rows import every, first, put_row
 from storage.tables import artefact, holding, release, run
 
 
 def mark(session: Session, run_ids: Iterable[int], at: datetime) -> list[Holding]:
     """These, and whatever went on from them."""
-    found: set[int] = set()
-    more = set(run_ids)
-    while more:
-        found |= more
-        more = set(session.scalars(select(run.c.id).where(run.c.continues_run_id.in_(sorted(more))))) - found
-    return [_mark(session, run_id, at) for run_id in sorted(found)]
+    return [_mark(session, run_id, at) for run_id in sorted(runs.and_on(session, run_ids))]
 
 
 def _mark(session: Session, run_id: int, at: datetime) -> Holding:
@@ -45,6 +41,28 @@ def of_release(session: Session, number: int) -> Holding | None:
 
 def newest(session: Session, limit: int = 1000) -> list[Holding]:
     return every(session, Holding, select(holding).order_by(holding.c.asked_at.desc(), holding.c.id).limit(limit))
+
+
+def of_releases(session: Session) -> list[Holding]:
+    """Those whose run made a release that is not withdrawn."""
+    made = artefact.join(release, release.c.artefact_id == artefact.c.id)
+    is_released = select(artefact.c.run_id).select_from(made).where(artefact.c.run_id == holding.c.run_id).exists()
+    query = select(holding).where(holding.c.withdrawn_at.is_(None), is_released)
+    return every(session, Holding, query.order_by(holding.c.asked_at.desc(), holding.c.id))
+
+
+def withdrawn_of(session: Session, numbers: Iterable[int]) -> set[int]:
+    """Which of these releases were withdrawn for it."""
+    made = holding.join(artefact, artefact.c.run_id == holding.c.run_id)
+    made = made.join(release, release.c.artefact_id == artefact.c.id)
+    gone = select(release.c.id).select_from(made).where(holding.c.withdrawn_at.is_not(None))
+    return set(session.scalars(gone.where(release.c.id.in_(sorted(set(numbers))))))
+
+
+def withdrawn_runs(session: Session) -> list[Run]:
+    """Whose releases were withdrawn for it."""
+    query = select(run).join(holding, holding.c.run_id == run.c.id).where(holding.c.withdrawn_at.is_not(None))
+    return every(session, Run, query.order_by(run.c.id))
 
 
 def mark_withdrawn(session: Session, run_id: int, at: datetime) -> None:

@@ -6,7 +6,7 @@ False or None and change nothing. Each move writes its event in the same transac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
 from storage.records import MAX_ATTEMPTS, RUN_MOVES, Run, RunEvent, RunState
-from storage.rows import add, add_once, every, first
+from storage.rows import add, add_once, batches, every, first
 from storage.tables import run, run_event
 
 ENDED = frozenset(RunState) - {RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPROVAL}
@@ -188,12 +188,28 @@ def go_on_from(session: Session, run_id: int, attempt: int, before: int) -> Run 
     return _touch(session, run_id, attempt, continues_run_id=before)
 
 
+def and_on(session: Session, run_ids: Iterable[int]) -> set[int]:
+    """These, and whatever went on from them."""
+    found: set[int] = set()
+    more = set(run_ids)
+    while more:
+        found |= more
+        more = set(session.scalars(select(run.c.id).where(run.c.continues_run_id.in_(sorted(more))))) - found
+    return found
+
+
 def get(session: Session, run_id: int) -> Run:
     """Raises LookupError."""
     found = first(session, Run, select(run).where(run.c.id == run_id))
     if found is None:
         raise LookupError(f"run {run_id} is unknown")
     return found
+
+
+def many(session: Session, run_ids: Iterable[int]) -> list[Run]:
+    """Those that there are, newest first."""
+    found = (every(session, Run, select(run).where(run.c.id.in_(some))) for some in batches(run_ids))
+    return sorted((each for some in found for each in some), key=lambda each: -each.id)
 
 
 def newest(

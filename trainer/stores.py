@@ -16,9 +16,10 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import keeping, library
 from huigan.operate.keeping import Limits, Plan, Thing
-from storage import artefacts, audit, releases, runs
+from storage import artefacts, audit, dataset_copies, dataset_people, datasets, releases, runs
 from storage.db import Database
 from storage.records import Run
+from trainer import clearing, disk
 from trainer.clearing import ACTIVE, FIGURES, LEARNT, Busy, alone_in, remove
 from trainer.stages import folder_of
 
@@ -35,7 +36,7 @@ def prune(db: Database, home: Path, limits: Limits, at: datetime, *, dry: bool =
     planned = keeping.plan(db.read(things, home, at), limits, at)
     if dry:
         return planned
-    gone = [each for each in planned.going if _removed(db, each.thing)]
+    gone = [each for each in planned.going if _removed(db, home, each.thing, at)]
     if gone:
         freed = sum(each.thing.size_bytes for each in gone)
         db.write(audit.record, None, "disk.prune", at, things=len(gone), bytes=freed)
@@ -48,7 +49,7 @@ def prune(db: Database, home: Path, limits: Limits, at: datetime, *, dry: bool =
 def things(session: Session, home: Path, at: datetime) -> list[Thing]:
     found: list[Thing] = []
     wanted, released = needed(session), releases.runs_that_made_one(session)
-    for run in runs.newest(session, EVERY_RUN):
+    for run in runs.many(session, numbers_in(home)):
         folder = folder_of(home, run)
         if folder.is_dir():
             kind: keeping.Kind = "artefact" if run.id in released else "candidate"
@@ -57,6 +58,12 @@ def things(session: Session, home: Path, at: datetime) -> list[Thing]:
     found += [replace(_aged("base", path), needed_for=why) for path in sorted(home.glob("bases/*.gguf"))]
     found += [_aged("log", path) for path in sorted(home.glob("logs/run-*.stderr"))]
     return [*found, *_left(home, at)]
+
+
+def numbers_in(home: Path) -> set[int]:
+    """Of the runs whose folders lie here."""
+    named = (each.name.partition("-")[0] for each in home.glob("runs/*"))
+    return {int(each) for each in named if each.isdecimal()}
 
 
 def needed(session: Session) -> dict[int | None, str]:
@@ -88,13 +95,17 @@ def _left(home: Path, at: datetime) -> Iterator[Thing]:
             yield _aged("left", path)
 
 
-def _removed(db: Database, thing: Thing) -> bool:
+def _removed(db: Database, home: Path, thing: Thing, at: datetime) -> bool:
+    path = Path(thing.name)
     try:
         if thing.kind in ("run", "artefact", "candidate"):
-            return _run_removed(db, thing)
+            return _run_removed(db, home, thing, at)
         if thing.kind == "base" and TRAINING in db.read(needed).values():
             return False
-        remove(Path(thing.name))
+        if path.name.startswith(GOING):
+            _remove_for_good(db, home, path, at)
+        else:
+            remove(path)
     except Busy:
         return False
     except OSError as error:
@@ -103,7 +114,7 @@ def _removed(db: Database, thing: Thing) -> bool:
     return True
 
 
-def _run_removed(db: Database, thing: Thing) -> bool:
+def _run_removed(db: Database, home: Path, thing: Thing, at: datetime) -> bool:
     """Looked at once more: it may have been promoted, or taken up again, since it was planned."""
     run, why = db.read(_now, int(thing.order))
     folder = Path(thing.name)
@@ -111,12 +122,38 @@ def _run_removed(db: Database, thing: Thing) -> bool:
         return False
     with alone_in(folder, run):
         if thing.kind == "run":
-            folder = folder.rename(folder.with_name(f"{GOING}{folder.name}"))
-            remove(folder)
+            _remove_for_good(db, home, folder.rename(folder.with_name(f"{GOING}{folder.name}")), at)
         else:
             for each in heavy_of(folder):
                 remove(each)
     return True
+
+
+def _remove_for_good(db: Database, home: Path, folder: Path, at: datetime) -> None:
+    """One that was renamed to go. It goes last itself, so what a kill cut short is gone on with at the next pruning."""
+    for each in folder.iterdir():
+        remove(each)
+    run_id = folder.name.removeprefix(GOING).partition("-")[0]
+    if run_id.isdecimal():
+        db.write(note_gone, home, int(run_id), folder.name.removeprefix(GOING), disk.name_of(home), at)
+    folder.rmdir()
+
+
+def note_gone(session: Session, home: Path, run_id: int, name: str, disk_name: str, at: datetime) -> None:
+    """What people took back of it meanwhile needs no clearing here; its data sets lie elsewhere, or nowhere."""
+    try:
+        run = runs.get(session, run_id)
+    except LookupError:
+        return  # another database's
+    if folder_of(home, run).name != name:
+        return
+    for each in datasets.all_of_run(session, run_id):
+        gone = dataset_people.withdrawn(session, each.id)
+        for copy in dataset_copies.of(session, each.id):
+            if copy.disk in {disk_name, dataset_copies.UNNAMED}:
+                if gone:
+                    clearing.note(session, copy, gone, max(gone.values()), at)
+                dataset_copies.remove(session, copy.id)
 
 
 def _now(session: Session, run_id: int) -> tuple[Run, str | None]:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import keeping, tags
+from huigan.operate import keeping, lineage, tags
 from huigan.operate import releases as operate_releases
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
@@ -49,12 +49,9 @@ def needs(session: Session) -> dict[str, str]:
 def needed(session: Session) -> list[tuple[Release, str]]:
     """Releases that must stay, and what for; of several reasons the strongest is last. One that was withdrawn, for it
     holds what somebody took back, never comes back."""
-    return [(each, why) for each, why in _wanted(session) if not _is_withdrawn(session, each)]
-
-
-def _is_withdrawn(session: Session, release: Release) -> bool:
-    held = holdings.of_release(session, release.id)
-    return held is not None and held.withdrawn_at is not None
+    wanted = _wanted(session)
+    gone = holdings.withdrawn_of(session, (each.id for each, _ in wanted))
+    return [(each, why) for each, why in wanted if each.id not in gone]
 
 
 def _wanted(session: Session) -> list[tuple[Release, str]]:
@@ -73,13 +70,25 @@ def _wanted(session: Session) -> list[tuple[Release, str]]:
 def prune(db: Database, client: Ollama, keep: int | None, at: datetime, *, dry: bool = False) -> keeping.Plan:
     """Take the tags of older releases out of Ollama, but for the newest `keep` and what is needed. What was removed by
     a call that was cut short is gone; the next one goes on. `dry`: only say which. Raises ServingError."""
-    things = db.read(_things, library.sizes(client))
+    there = set(sizes := library.sizes(client))
+    things = db.read(_things, sizes)
     planned = keeping.plan(things, keeping.Limits({"tag": keep}), at)
     for each in () if dry else planned.going:
         if whole(each.thing.name) not in db.read(needs):  # somebody may have gone back to it meanwhile
             library.delete(client, each.thing.name)
+            there -= {whole(each.thing.name)}
             db.write(audit.record, None, "tag.prune", at, tag=each.thing.name)
+    if not dry:
+        _let_go(db, there, at)
     return planned
+
+
+def _let_go(db: Database, there: set[str], at: datetime) -> None:
+    """Of runs of which nothing is left. Where the live release's tag is not in this Ollama, it may be another one, or
+    one that lost them: what it lacks says nothing then."""
+    live = db.read(deployments.live)
+    if live is not None and whole(live.release.tag) in there:
+        lineage.let_go(db, there | db.read(needs).keys(), at)
 
 
 def look(db: Database, client: Ollama, keep: int | None, at: datetime) -> None:

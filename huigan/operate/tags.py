@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,6 +32,12 @@ def name_of(origin: str, file_digest: str, template: str, system: str, parameter
     """`huigan:ORIGIN-DIGEST`: the same for the same file served in the same way. `origin` is "base" or "run7"."""
     kept = json.dumps([file_digest, template, system, dict(parameters)], sort_keys=True, ensure_ascii=False)
     return f"huigan:{origin}-{hashlib.sha256(kept.encode()).hexdigest()[:12]}"
+
+
+def run_of(tag: str) -> int | None:
+    """Which run it was made of by its name; None where of none."""
+    found = re.fullmatch(r"huigan:run(\d+)-\w+", tag)
+    return int(found[1]) if found else None
 
 
 def ready(client: Ollama, release: Release, artefact: Artefact, options: Mapping[str, Any] | None = None) -> None:

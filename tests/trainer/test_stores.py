@@ -13,11 +13,12 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import releases
 from huigan.operate.keeping import Limits, Plan
-from storage import audit, deployments, runs
+from huigan.turns import withdrawal
+from storage import audit, dataset_copies, dataset_people, datasets, deployments, runs
 from storage.db import Database
 from storage.records import Run, RunState
 from tests.trainer.community import AT, Community
-from trainer import stores
+from trainer import disk, stores
 from trainer.stages import folder_of
 
 NOW = datetime.now(UTC)
@@ -52,6 +53,17 @@ class Machine:
     def end(self, session: Session, act: object, run: Run) -> None:
         artefact = {**VALUES, "path": str(self.folder(run) / "candidate.gguf")}
         act(session, run.id, run.attempt, artefact, f"huigan:run{run.id}", AT)  # type: ignore[operator]
+
+    def has_data(self, run: Run, *people: int) -> int:
+        """A data set of that run lies here, with something of theirs in it. Its number."""
+
+        def write(session: Session) -> int:
+            made = datasets.add(session, run.id, "sft", (1, 0), {}, {}, f"{run.id:064d}", "/moved", [], AT)
+            dataset_people.add(session, made.id, [("e", each) for each in people])
+            dataset_copies.add(session, made.id, disk.name_of(self.home), "/moved", AT)
+            return made.id
+
+        return self.db.write(write)
 
     def folder(self, run: Run) -> Path:
         return folder_of(self.home, run)
@@ -120,6 +132,40 @@ def test_a_pruning_that_was_cut_short_is_gone_on_with(machine: Machine) -> None:
     machine.prune(artefact=1)
     assert machine.has(first) == (False, True)
     assert not list((machine.home / "runs").glob(f"{stores.GOING}*"))
+
+
+def test_with_a_folder_goes_what_says_that_its_data_set_lies_here(machine: Machine) -> None:
+    first, second = machine.run(ends="rejected"), machine.run(ends="rejected")
+    data = [machine.has_data(each) for each in (first, second)]
+    machine.prune(run=1)
+    assert machine.db.read(dataset_copies.of, data[0]) == []
+    assert len(machine.db.read(dataset_copies.of, data[1])) == 1
+
+
+def test_a_kill_between_files_and_database_is_made_up_for(machine: Machine) -> None:
+    run, other = machine.run(ends="rejected"), machine.run(ends="rejected")
+    number = machine.has_data(run)
+    going = machine.home / "runs" / f"{stores.GOING}{machine.folder(run).name}"
+    machine.folder(run).rename(going)
+    stranger = going.with_name(f"{stores.GOING}{other.id}-20250101T000000")
+    stranger.mkdir()
+    kept = machine.has_data(other)
+    machine.prune()
+    assert not list((machine.home / "runs").glob(f"{stores.GOING}*"))
+    assert machine.db.read(dataset_copies.of, number) == []
+    assert len(machine.db.read(dataset_copies.of, kept)) == 1, "that folder was another database's"
+
+
+def test_what_was_taken_back_needs_no_clearing_where_the_folder_is_gone(machine: Machine) -> None:
+    run = machine.run(ends="rejected")
+    person = Community(machine.db).person()
+    number = machine.has_data(run, person.id)
+    machine.run(ends="rejected")
+    machine.db.write(withdrawal.decline, person.id, AT)
+    assert machine.db.read(dataset_people.withdrawn, number)
+    machine.prune(run=1)
+    assert machine.db.read(dataset_people.withdrawn, number) == {}
+    assert machine.db.read(dataset_copies.to_clear) == []
 
 
 def test_a_folder_where_somebody_works_and_one_of_another_database_are_left_alone(machine: Machine) -> None:
