@@ -120,7 +120,7 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
         running_run=_id_of(session, lane, RunState.RUNNING),
         last_queued_at=last_queued_at,
         last_ended_at=_until(latest, _ended_at(newest[0])) if newest else None,
-        since_at=deployments.history(session, 10_000)[-1].since_at if live else None,
+        since_at=deployments.first_at(session) if live else None,
         lapsed_at=_until(latest, _lapsed_at(session)),
         ratings=counted.ratings,
         raters=counted.raters,
@@ -143,8 +143,7 @@ def consider(db: Database, plan: Plan, at: datetime) -> policy.Decision:
     if decision.enqueue:
         # Another scheduler may have queued it since, and a trainer claimed it: decided again where only one decides.
         decision = db.write(_enqueued, plan, recipe, at)
-    db.write(settable.tell, "schedules", plan.said(recipe), at)
-    db.write(_keep, decision, zone, at)
+    db.write(_keep, decision, zone, at, plan.said(recipe))
     return decision
 
 
@@ -228,8 +227,12 @@ def _stopped_by_signals() -> threading.Event:
     return stop
 
 
-def _keep(session: Session, decision: policy.Decision, zone: str | None, at: datetime) -> None:
+def _keep(
+    session: Session, decision: policy.Decision, zone: str | None, at: datetime, said: settable.Said | None = None
+) -> None:
     timetable.mark_looked(session, at)
+    if said is not None:
+        settable.tell(session, "schedules", said, at)
     if decision.lapses:
         settings.put(session, LAPSED_KEY, True, None, at)
     told = {

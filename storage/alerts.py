@@ -5,7 +5,7 @@ A row of `setting` each, for as long as it is wrong: what was told is in the out
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -39,10 +39,11 @@ def standing(session: Session) -> list[Alert]:
     return sorted(map(_alert, rows), key=lambda each: each.seen_at)
 
 
-def take(session: Session, key: str) -> Alert | None:
-    """The one of that key; no other writes it until this transaction ends."""
-    found = session.execute(select(setting.c.value).where(setting.c.key == PREFIX + key).with_for_update()).scalar()
-    return None if found is None else _alert(found)
+def take(session: Session, keys: Iterable[str]) -> dict[str, Alert]:
+    """Those of these keys that there are; no other writes them until this transaction ends."""
+    named = select(setting.c.value).where(setting.c.key.in_([PREFIX + key for key in sorted(keys)]))
+    found = map(_alert, session.scalars(named.order_by(setting.c.key).with_for_update()))
+    return {each.key: each for each in found}
 
 
 def begin(session: Session, alert: Alert) -> bool:

@@ -14,10 +14,10 @@ from typing import Any
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from storage import artefacts, releases
-from storage.records import Deployment, Live
-from storage.rows import add, every, first
-from storage.tables import deployment
+from storage import releases
+from storage.records import Artefact, Deployment, Live, Release
+from storage.rows import add, as_record_of, every
+from storage.tables import artefact, deployment, release
 
 # Why a share is below 1: that share of conversations is answered by it, or of messages answered a second time.
 CONVERSATIONS, COMPARISONS = "conversations", "comparisons"
@@ -82,11 +82,27 @@ def of_tag(session: Session, tag: str) -> Live | None:
 
 
 def _newest(session: Session, query: Select[Any]) -> Live | None:
-    newest = first(session, Deployment, query.order_by(deployment.c.id.desc()).limit(1))
-    if newest is None:
+    joined = query.join(release, release.c.id == deployment.c.release_id)
+    joined = joined.join(artefact, artefact.c.id == release.c.artefact_id).add_columns(*release.c, *artefact.c)
+    row = session.execute(joined.order_by(deployment.c.id.desc()).limit(1)).first()
+    if row is None:
         return None
-    released = releases.get(session, newest.release_id)
-    return Live(newest, released, artefacts.get(session, released.artefact_id))
+    return Live(
+        as_record_of(Deployment, deployment, row),
+        as_record_of(Release, release, row),
+        as_record_of(Artefact, artefact, row),
+    )
+
+
+def live_at(session: Session, at: datetime) -> int | None:
+    """The release that answered then."""
+    then = select(deployment.c.release_id).where(deployment.c.share >= 1.0, deployment.c.since_at <= at)
+    return session.scalar(then.order_by(deployment.c.id.desc()).limit(1))
+
+
+def first_at(session: Session) -> datetime | None:
+    """Since when anything answers at all."""
+    return session.scalar(select(deployment.c.since_at).order_by(deployment.c.id).limit(1))
 
 
 def history(session: Session, limit: int = 50) -> list[Deployment]:

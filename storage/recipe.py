@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -248,7 +249,7 @@ class Recipe:
     def training(self, stage: Stage) -> Train:
         """`[train]` with the overrides of the table this stage belongs to."""
         overrides = self.sft if stage == "sft" else self.preference
-        hints = get_type_hints(Train)
+        hints = hints_of(Train)
         return replace(self.train, **{name: typed(hints[name], value) for name, value in overrides.items()})
 
     def stages(self, *, answers: int, pairs: int, thumbs: int) -> tuple[Stage, ...]:
@@ -280,7 +281,7 @@ def table_complaints(cls: type, raw: object, path: str) -> Iterator[Complaint]:
         yield Complaint(path, f"is {shown(raw)}, not a table", f"write it as a table: [{path}]")
         return
     known = {each.name: each for each in fields(cls)}
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     for name, value in raw.items():
         key = f"{path}.{name}" if path else str(name)
         if name in known:
@@ -290,6 +291,12 @@ def table_complaints(cls: type, raw: object, path: str) -> Iterator[Complaint]:
     for name, each in known.items():
         if name not in raw and each.default is MISSING and each.default_factory is MISSING:
             yield Complaint(f"{path}.{name}" if path else name, "missing", "add it")
+
+
+@cache
+def hints_of(cls: type) -> Mapping[str, Any]:
+    """Worked out once: schedules reads its recipe at each look."""
+    return get_type_hints(cls)
 
 
 def value_complaints(each: Field[Any], hint: Any, value: object, key: str) -> Iterator[Complaint]:
@@ -356,7 +363,7 @@ def contradictions(recipe: Recipe) -> Iterator[Complaint]:
 
 def build(cls: Any, raw: Mapping[str, Any]) -> Any:
     """`raw` has passed `table_complaints`."""
-    hints = get_type_hints(cls)
+    hints = hints_of(cls)
     return cls(**{name: typed(hints[name], value) for name, value in raw.items()})
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from storage.records import Release
-from storage.rows import add_once, every, first
+from storage.rows import add_once, batches, every, first
 from storage.tables import artefact, release
 
 
@@ -30,6 +31,16 @@ def get(session: Session, number: int) -> Release:
 
 def by_tag(session: Session, tag: str) -> Release | None:
     return first(session, Release, select(release).where(release.c.tag == tag))
+
+
+def systems(session: Session, numbers: Iterable[int]) -> dict[int, str]:
+    """The system texts that they are served with."""
+    made = release.join(artefact, artefact.c.id == release.c.artefact_id)
+    queries = (
+        select(release.c.id, artefact.c.system).select_from(made).where(release.c.id.in_(ids))
+        for ids in batches(numbers)
+    )
+    return {number: system for query in queries for number, system in session.execute(query)}
 
 
 def of_artefact(session: Session, artefact_id: int) -> Release | None:

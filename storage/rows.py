@@ -21,6 +21,12 @@ def as_record(kind: type[R], row: Row[Any]) -> R:
     return kind(**{name: value for name, value in row._mapping.items() if name in fields})
 
 
+def as_record_of(kind: type[R], table: Table, row: Row[Any]) -> R:
+    """Of one of the tables that a row was joined from."""
+    fields: Mapping[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return kind(**{name: row._mapping[table.c[name]] for name in fields})
+
+
 def first(session: Session, kind: type[R], query: Executable) -> R | None:
     row = session.execute(query).first()
     return None if row is None else as_record(kind, row)

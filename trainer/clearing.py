@@ -164,8 +164,7 @@ def unlearn(folder: Path, run: Run) -> None:
 
 def withdraw_files(db: Database, home: Path) -> int:
     """The served files of releases that were withdrawn for it. How many went."""
-    withdrawn = [each.run_id for each in db.read(holdings.newest) if each.withdrawn_at is not None]
-    files = [folder_of(home, db.read(runs.get, each)) / LEARNT[0] for each in withdrawn]
+    files = [folder_of(home, each) / LEARNT[0] for each in db.read(holdings.withdrawn_runs)]
     here = [file for file in files if file.is_file()]
     for file in here:
         file.unlink()

@@ -22,7 +22,6 @@ from sqlalchemy.orm import Session
 from huigan.turns import history, withdrawal
 from storage import (
     answers,
-    artefacts,
     chats,
     comparisons,
     dataset_copies,
@@ -158,7 +157,6 @@ def regenerations(session: Session) -> list[Regeneration]:
 
 def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dict[int, Exchange]:
     """By answer id, a batch at a time; without answers whose prompts are not whole any more."""
-    own_systems: dict[int | None, str | None] = {None: None}
     found: dict[int, Exchange] = {}
     for first in range(0, len(wanted), IDS_A_QUERY):
         given = answers.many(session, wanted[first : first + IDS_A_QUERY])
@@ -166,13 +164,11 @@ def exchanges_of(session: Session, wanted: Sequence[int], recipe: Recipe) -> dic
         authors = authors_of(session, list(given.values()))
         questions = messages.many(session, {each.message_id for each in given.values()})
         owners = chats.owners(session, {each.conversation_id for each in given.values()})
+        own_systems = releases.systems(session, {each.release_id for each in given.values() if each.release_id})
         with_images = given_images(session, list(given.values()))
         for answer in (each for each in given.values() if each.id in prompts):
-            if answer.release_id not in own_systems:
-                artefact_id = releases.get(session, answer.release_id or 0).artefact_id
-                own_systems[answer.release_id] = artefacts.get(session, artefact_id).system
             spoken = [(each["role"], each["content"]) for each in prompts[answer.id][1:]]
-            system = system_of(answer, own_systems[answer.release_id], recipe)
+            system = system_of(answer, own_systems.get(answer.release_id or 0), recipe)
             found[answer.id] = Exchange(
                 answer,
                 (("system", system), *spoken),

@@ -10,8 +10,9 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huigan.texts import DEFAULT_LOCALE, LOCALES, text, told
 from storage.recipe import Gate, Recipe
@@ -19,6 +20,9 @@ from storage.records import Run
 from trainer.charts import Line, bars, chart
 from trainer.gate import max_loss
 from trainer.scorecard import MIN_CONVERSATIONS, Kept
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 NAME = "report.html"
 # fmt: off
@@ -64,34 +68,44 @@ def write(folder: Path, run: Run, locale: str | None = None) -> Path:
 
 def render(folder: Path, run: Run, locale: str | None = None, page: Page | None = None) -> str:
     """What is not there yet is left out. Another `page` may extend this one's template, and brings its own values."""
-    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
     spoken = locale if locale in LOCALES else DEFAULT_LOCALE
     recipe = Recipe.from_dict(run.recipe)
     card, verdict = loaded(folder / "score.json"), loaded(folder / "gate.json")
     page = page or Page("trainer", "report.html.jinja")
-    loader = ChoiceLoader([PackageLoader(page.package, "pages"), PackageLoader("trainer", "pages")])
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return pages.get_template(page.template).render(
-        **page.values,
-        words={name: Word(spoken, name) for name in WORDS},
-        language=spoken,
-        run=run,
-        recipe=recipe,
-        recipe_json=json.dumps(recipe.to_dict(), ensure_ascii=False, indent=1),
-        card=card,
-        verdict=verdict,
-        reasons=[
-            (kind_of(each), told(spoken, "gate", each["code"], each["params"])) for each in verdict.get("reasons", ())
-        ],
-        rows=list(rows(card, recipe)),
-        suite=list(suite_rows(card, recipe.gate)),
-        margins=bars((card.get("preferences") or {}).get("gains", ()), text(spoken, "report.pairs")),
-        charts=list(charts(folder, spoken)),
-        how_trained=list(how_trained(folder, spoken)),
-        manifest=(manifest := loaded(folder / "dataset" / "manifest.json")),
-        about_data=[*told_of(manifest.get("counts", {}), spoken)],
+    return (
+        pages_of(page.package)
+        .get_template(page.template)
+        .render(
+            **page.values,
+            words={name: Word(spoken, name) for name in WORDS},
+            language=spoken,
+            run=run,
+            recipe=recipe,
+            recipe_json=json.dumps(recipe.to_dict(), ensure_ascii=False, indent=1),
+            card=card,
+            verdict=verdict,
+            reasons=[
+                (kind_of(each), told(spoken, "gate", each["code"], each["params"]))
+                for each in verdict.get("reasons", ())
+            ],
+            rows=list(rows(card, recipe)),
+            suite=list(suite_rows(card, recipe.gate)),
+            margins=bars((card.get("preferences") or {}).get("gains", ()), text(spoken, "report.pairs")),
+            charts=list(charts(folder, spoken)),
+            how_trained=list(how_trained(folder, spoken)),
+            manifest=(manifest := loaded(folder / "dataset" / "manifest.json")),
+            about_data=[*told_of(manifest.get("counts", {}), spoken)],
+        )
     )
+
+
+@cache
+def pages_of(package: str) -> Environment:
+    """Kept, for it keeps what it compiled: a trainer that clears what people took back writes reports anew."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loader = ChoiceLoader([PackageLoader(package, "pages"), PackageLoader("trainer", "pages")])
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
 
 
 @dataclass(frozen=True)

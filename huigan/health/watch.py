@@ -35,8 +35,9 @@ def look(db: Database, client: Ollama | None, home: Path, at: datetime, *, backu
 
 def tell(session: Session, seen: Mapping[str, Condition | None], at: datetime) -> None:
     """In one transaction: what was seen, what is kept of it, and the notices."""
+    taken = alerts.take(session, seen)
     for key, condition in sorted(seen.items()):
-        kept = alerts.take(session, key)
+        kept = taken.get(key)
         alert, telling = step(kept, condition, at)
         if alert is None:
             if kept is not None:

@@ -19,6 +19,7 @@ from huigan.operate import cron, quiet, recipes
 from huigan.operate.refusals import Refusal
 from storage import audit, gpu, settings
 from storage.complaints import BadRecipe
+from storage.records import Setting
 
 Origin = Literal["admin", "environment", "recipe", "default"]
 Said = Mapping[str, Mapping[str, Any]]  # by origin, by name: what is not said is not there
@@ -137,12 +138,21 @@ NAMED = {each.name: each for each in ALL}
 
 def values(session: Session, names: Iterable[str], said: Said) -> dict[str, Any]:
     """What holds of each, to somebody who knows what environment and recipe say."""
-    return {name: held(session, name, said).value for name in names}
+    return {each.name: each.value for each in _all_held(session, names, said)}
 
 
 def held(session: Session, name: str, said: Said) -> Held:
-    one = NAMED[name]
-    row = settings.get(session, one.key or name)
+    return _all_held(session, [name], said)[0]
+
+
+def _all_held(session: Session, names: Iterable[str], said: Said) -> list[Held]:
+    wanted = [NAMED[name] for name in names]
+    rows = settings.many(session, (one.key or one.name for one in wanted))
+    return [_held(one, rows.get(one.key or one.name), said) for one in wanted]
+
+
+def _held(one: Settable, row: Setting | None, said: Said) -> Held:
+    name = one.name
     words: dict[str, Any] = {} if row is None or _says_nothing(one, row.value) else {"admin": row.value}
     words |= {
         origin: said[origin][name] for origin in ("environment", "recipe", "default") if name in said.get(origin, {})
@@ -157,7 +167,7 @@ def held(session: Session, name: str, said: Said) -> Held:
 def every(session: Session) -> list[Held]:
     """What holds of everything, by what the processes told."""
     said = told(session)
-    return [held(session, each.name, said) for each in ALL]
+    return _all_held(session, NAMED, said)
 
 
 def tell(session: Session, room: str, said: Said, at: datetime) -> None:

@@ -7,7 +7,6 @@ of it, and it starts from the same weights: equal recipes on equal data give equ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -27,11 +26,16 @@ def same_as(session: Session, run_id: int) -> int | None:
     ours = _origin(session, runs.get(session, run_id))
     if ours is None:
         return None
-    for number in sorted(all_of_them(session), reverse=True):
-        theirs = artefacts.get(session, releases.get(session, number).artefact_id).run_id
-        if theirs not in {None, run_id} and _origin(session, runs.get(session, theirs or 0)) == ours:
-            return number
-    return None
+    alike = [each for each in datasets.runs_on(session, ours[0]) if each != run_id]
+    made = {number: each for each in alike if (number := _released(session, each)) is not None}
+    known = made.keys() & all_of_them(session) if made else set()
+    return max((each for each in known if _origin(session, runs.get(session, made[each])) == ours), default=None)
+
+
+def _released(session: Session, run_id: int) -> int | None:
+    made = artefacts.of_run(session, run_id)
+    release = releases.of_artefact(session, made.id) if made is not None else None
+    return None if release is None else release.id
 
 
 def all_of_them(session: Session) -> set[int]:
@@ -57,11 +61,7 @@ def _origin(session: Session, run: Run) -> Origin | None:
     if data is None or run.started_at is None:
         return None
     recipe = {name: value for name, value in run.recipe.items() if name not in SAYS_NOTHING_OF_THE_FILE}
-    number = _live_at(deployments.history(session, HISTORY), run.started_at)
+    number = deployments.live_at(session, run.started_at)
     if number is None or recipe.get("start") == "continue":
         return data.sha256, recipe, number
     return data.sha256, recipe, artefacts.get(session, releases.get(session, number).artefact_id).weights
-
-
-def _live_at(newest_first: Sequence[Deployment], at: datetime) -> int | None:
-    return next((each.release_id for each in newest_first if each.share >= 1.0 and each.since_at <= at), None)

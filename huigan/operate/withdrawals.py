@@ -62,9 +62,9 @@ def _to_withdraw(session: Session) -> list[tuple[Holding, Release]]:
         return []
     answers = {live.release.id} if live else set()
     found = []
-    for held in holdings.newest(session):
+    for held in holdings.of_releases(session):
         made = artefacts.of_run(session, held.run_id)
-        release = releases.of_artefact(session, made.id) if made and held.withdrawn_at is None else None
+        release = releases.of_artefact(session, made.id) if made else None
         if release is not None and release.id not in answers:
             found.append((held, release))
     return found
