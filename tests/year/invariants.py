@@ -18,9 +18,9 @@ from huigan.operate import library as needed
 from huigan.serving import library
 from huigan.texts import LOCALES, told
 from schedules import rebuild
-from storage import artefacts, deployments, runs, tables
+from storage import artefacts, deployments, releases, runs, tables
 from storage.records import Notice, Run, RunState
-from tests.year.world import BUDGET_BYTES, KEEP_RELEASES, KEEP_RUNS, ZONE, Year
+from tests.year.world import BUDGET_BYTES, KEEP_RELEASES, KEEP_RUNS, TRIAL_DAYS, ZONE, Year
 from trainer import dataset
 from trainer.feedback import SPLITS, TASKS
 from trainer.stages import folder_of
@@ -34,15 +34,46 @@ EVERY_RUN = 10_000
 
 def after_night(year: Year, night: int) -> Iterator[str]:
     """Told with the night that it was."""
-    for check in (answering, disk, stuck, nightly_runs, ratings, newest_data, growth):
+    for check in (answering, tried, disk, stuck, nightly_runs, ratings, newest_data, growth):
         yield from (f"night {night}: {trouble}" for trouble in check(year))
     if night % 30 == 0:
         yield from (f"night {night}: {trouble}" for trouble in forgotten(year))
 
 
 def at_the_end(year: Year) -> Iterator[str]:
-    for check in (forgotten, endings, notices):
+    for check in (forgotten, endings, notices, proofs, led_to):
         yield from check(year)
+
+
+# What befalls a server within a year, else the year has shown less than it says.
+BEFALLS = (
+    "runs as clocks were put forward",
+    "runs as clocks were put back",
+    "pruned by budget",
+    "pruned by number",
+    "conversations expired",
+    "killed",
+    "tags lost",
+    "schedules down",
+    "trainer down",
+)
+ACTS = (
+    "canary.begin",
+    "canary.promote",
+    "canary.withdraw",
+    "canary.end",
+    "data.let_go",
+    "data.clear",
+    "release.withdraw",
+)
+
+
+def of_a_year(year: Year) -> Iterator[str]:
+    """That it all happened."""
+    acts = year.acts()
+    yield from (f"{each}: not once" for each in BEFALLS if not year.counts[each])
+    yield from (f"{each}: not once" for each in ACTS if not acts[f"{each} by itself"])
+    yield from (f"{each} of the crowd: not once" for each, count in year.crowd.counts.items() if not count)
 
 
 def answering(year: Year) -> Iterator[str]:
@@ -54,16 +85,29 @@ def answering(year: Year) -> Iterator[str]:
     run_id = live.artefact.run_id
     if run_id is not None and year.db.read(runs.get, run_id).state is not RunState.RELEASED:
         yield f"release {live.release.id} answers, and its run {run_id} is not released"
-    there = set(library.tags(year.client))
-    for tag, why in year.db.read(needed.needs).items():
-        if why in {needed.LIVE, needed.AWAITED} and tag not in there:
+    there, needs = set(library.tags(year.client)), year.db.read(needed.needs)
+    for tag, why in needs.items():
+        if why in {needed.LIVE, needed.AWAITED, needed.CANARY} and tag not in there:
             yield f"{tag} is not in Ollama, and is needed for: {why}"
     # After a rollback the one before may be one that was pruned long ago; but none goes once it is needed.
     yield from (f"{each} was pruned, and is needed" for each in sorted(year.lost))
     released = [tag for tag in there if "run" in tag]
-    unneeded = [tag for tag in released if tag not in year.db.read(needed.needs)]
+    unneeded = [tag for tag in released if tag not in needs]
     if year.clock.at >= year.schedules_down_until and len(unneeded) > KEEP_RELEASES:
         yield f"{len(unneeded)} tags are in Ollama that nothing needs"
+
+
+def tried(year: Year) -> Iterator[str]:
+    """What is tried waits for approval, and is judged in time."""
+    found = year.db.read(deployments.of_canary)
+    if not found:
+        return
+    run_id = year.db.read(artefacts.get, year.db.read(releases.get, found[0].release_id).artefact_id).run_id
+    state = None if run_id is None else year.db.read(runs.get, run_id).state
+    if state is not RunState.AWAITING_APPROVAL:
+        yield f"release {found[0].release_id} is tried, and its run {run_id} is {state}"
+    if max(found[0].since_at + timedelta(days=TRIAL_DAYS), year.schedules_down_until) < year.clock.at - STUCK:
+        yield f"release {found[0].release_id} is tried since {found[0].since_at}"
 
 
 def disk(year: Year) -> Iterator[str]:
@@ -220,3 +264,42 @@ def _told(session: Session) -> list[tuple[str | None, Notice]]:
     every: list[Any] = session.execute(select(tables.outbox).order_by(tables.outbox.c.id)).all()
     fields = ("id", "code", "params", "user_id", "undeliverable", "created_at", "sent_at")
     return [(row.key, Notice(**{name: getattr(row, name) for name in fields})) for row in every]
+
+
+def proofs(year: Year) -> Iterator[str]:
+    """What was promoted, or withdrawn, by what people thought of it was proven by their bets."""
+    for _, notice in year.db.read(_told):
+        if notice.code in {"canary_promoted", "canary_withdrawn"}:
+            side = "better" if notice.code == "canary_promoted" else "worse"
+            if not any(
+                each["params"].get(side, 0) >= each["params"].get("bar", 1) for each in notice.params["reasons"]
+            ):
+                yield f"{notice.code} without a proof: {notice.params}"
+
+
+def led_to(year: Year) -> Iterator[str]:
+    """Rows say whose words are in a data set only where something is left of its run."""
+    there = set(year.fake.tags)
+    went_on, known = year.db.read(_lineage)
+    for run_id, ended in known.items():
+        alive = [
+            each
+            for each in (run_id, *went_on.get(run_id, ()))
+            if list((year.home / "runs").glob(f"{each}-*")) or any(f"run{each}-" in tag for tag in there)
+        ]
+        if ended and not alive:
+            yield f"nothing is left of run {run_id}, and rows say who taught it"
+
+
+def _lineage(session: Session) -> tuple[dict[int, list[int]], dict[int, bool]]:
+    """What went on from each run; and of those whose data sets say what is in them, whether they have ended."""
+    run, data = tables.run.c, tables.dataset.c
+    went_on: dict[int, list[int]] = {}
+    for before, after in session.execute(select(run.continues_run_id, run.id).where(run.continues_run_id.is_not(None))):
+        went_on.setdefault(before, []).append(after)
+    known = (
+        select(run.id, run.ended_at)
+        .join(tables.dataset, data.run_id == run.id)
+        .where(data.id.in_(select(tables.dataset_person.c.dataset_id)))
+    )
+    return went_on, {run_id: ended_at is not None for run_id, ended_at in session.execute(known)}

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainer import child, release, stages
+from pydantic import TypeAdapter
+
+from trainer import child, pipeline, release, stages
 from trainer.dataset import Built
 from trainer.scorecard import Perplexity, Scorecard
 from trainer.stages import Merged, Origin, Reference, RunFailed, Taught, Work
@@ -25,6 +29,10 @@ from trainer.tokens import TrainingFailed
 STAGES = ("train", "merge", "quantise", "score")
 MINUTES = {"train": 40, "merge": 5, "quantise": 5, "score": 15}
 CANDIDATE_BYTES, ADAPTER_BYTES, BASE_BYTES = 40_000, 8_000, 120_000
+
+
+USUAL = 0.6
+LIKED = (0.95, 0.95, USUAL, 0.05)
 
 
 class Killed(BaseException):
@@ -86,6 +94,7 @@ class Fate:
     ratio: float = 0.9  # of the candidate's perplexity to the live one's: below 1 the gate lets it pass
     kills: tuple[str, ...] = ()
     silent: bool = False
+    liked: float = USUAL  # the share of its answers that people like
     failure: Exception | None = None
     fails_at: str = "train"
 
@@ -112,7 +121,7 @@ class Fates:
             return Fate(kills=kills, silent=silent, failure=raised, fails_at=rng.choice(STAGES))
         if dice < 0.2:
             return Fate(effect=False, kills=kills, silent=silent)
-        return Fate(ratio=1.3 if dice < 0.35 else 0.9, kills=kills, silent=silent)
+        return Fate(ratio=1.3 if dice < 0.35 else 0.9, kills=kills, silent=silent, liked=rng.choice(LIKED))
 
 
 @dataclass(frozen=True)
@@ -184,6 +193,8 @@ def in_place(stubs: Stubs) -> Iterator[None]:
     """Instead of the product's own stages, tokenizer and clock of a run, for as long as the year lasts."""
     changed: list[tuple[ModuleType, str, object]] = [(stages, name, getattr(stubs, name)) for name in STAGES]
     changed += [(release, "tokenizer_of", lambda _weights: Tokenizer()), (child, "now", stubs.now)]
+    # What costs a run little costs a year much: schemas that each process builds once, and that no power fails here.
+    changed += [(pipeline, "TypeAdapter", cache(TypeAdapter)), (os, "fsync", lambda _file: None)]
     before = [(module, name, getattr(module, name)) for module, name, _ in changed]
     for module, name, stub in changed:
         setattr(module, name, stub)

@@ -18,17 +18,29 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import Session
 
 from bot.notices import Notices
 from huigan.health import watch
-from huigan.operate import backups, bases, library, releases, runs, settable, timetable, withdrawals, workers
+from huigan.operate import (
+    backups,
+    bases,
+    canaries,
+    library,
+    releases,
+    retention,
+    runs,
+    settable,
+    timetable,
+    withdrawals,
+    workers,
+)
 from huigan.operate.keeping import Limits, Plan
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
-from schedules import loop, nightly
+from schedules import loop, nightly, release_watch
 from storage import artefacts, deployments, settings, tables
 from storage import releases as release_rows
 from storage import runs as run_rows
@@ -37,7 +49,7 @@ from storage.recipe import Recipe
 from storage.records import Role, Run, RunState
 from tests.fakes.ollama import FakeOllama
 from tests.year.crowd import MOST, Crowd
-from tests.year.stubs import Fates, Killed, Stubs, in_place, size_of
+from tests.year.stubs import USUAL, Fates, Killed, Stubs, in_place, size_of
 from trainer import child, clearing, keeper, stores, supervisor
 from trainer.stages import Work
 
@@ -52,6 +64,16 @@ LIMITS = Limits({"artefact": KEEP_RELEASES, "candidate": KEEP_RELEASES, "run": K
 CRONS = ("0 3 * * *", "30 2 * * *", "15 1 * * *", "0 23 * * *", "0 2 * * 1-5")
 QUIET = ("off", "08:00-22:00", "00:00-02:45")
 APPROVALS = ("approve", "auto", "approve", "auto")
+# The months in which what is new is tried on people first, by what. No clock changes in them.
+TRIALS = {2: "conversations", 5: "conversations", 8: "comparisons", 11: "comparisons"}
+TRIAL_DAYS = 7
+RECIPE = {
+    "name": "year",
+    "method": "sft",
+    "data": {"min_ratings": 12, "min_raters": 3, "min_answers": 5, "min_pairs": 5, "min_thumbs": 5},
+    "rollback": {"min_ratings": 8, "min_raters": 3, "alpha": 0.05},
+}
+KEEP_MESSAGES_DAYS = 60
 
 
 @dataclass
@@ -88,13 +110,14 @@ class Size:
 class Year:
     """`nights` of them, one after the other: `for night in year.live(): …`."""
 
-    def __init__(self, db: Database, home: Path, fake: FakeOllama, seed: int) -> None:
+    def __init__(self, db: Database, home: Path, fake: FakeOllama, seed: int, first_day: date = FIRST_DAY) -> None:
         self.db, self.home, self.fake = db, home, fake
         self.rng = random.Random(f"{seed} year")
-        self.clock = Clock(_local(FIRST_DAY, time(8)))
+        self.first_day = first_day
+        self.clock = Clock(_local(first_day, time(8)))
         self.client = Ollama(fake.host, timeout_seconds=10)
-        self.crowd = Crowd(db, random.Random(f"{seed} crowd"))
         self.fates = Fates(seed)
+        self.crowd = Crowd(db, random.Random(f"{seed} crowd"), self._liked)
         self.screen = Screen()
         self.counts: Counter[str] = Counter()
         self.sizes: list[Size] = []
@@ -106,13 +129,18 @@ class Year:
         self.lost: set[str] = set()  # of what was needed, by the last pruning
 
     def recipe(self) -> Recipe:
-        data = {"min_ratings": 12, "min_raters": 3, "min_answers": 5, "min_pairs": 5, "min_thumbs": 5}
-        return Recipe.from_dict({"name": "year", "approval": self.approval, "method": "sft", "data": data})
+        """So that a small crowd is enough to decide by."""
+        by = TRIALS.get(self.clock.at.astimezone(ZONE).month)
+        canary = {"by": by or "conversations", "share": 0.5, "alpha": 0.2, "min_ratings": 6, "min_raters": 3}
+        approval = "canary" if by else self.approval
+        return Recipe.from_dict({**RECIPE, "approval": approval, "canary": {**canary, "max_days": TRIAL_DAYS}})
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[Year]:
         """With a base that answers, an admin, and the first people."""
         logging.disable(logging.CRITICAL)
+        event.listen(self.db.engine, "connect", _hasten)
+        self.db.engine.dispose()
         self.home.mkdir(parents=True, exist_ok=True)
         self.fake.add("base:v1", system="Be kind.")
         registered = bases.register(self.db, self.client, "base:v1", "/weights", by_user_id=None, at=self.clock.at)
@@ -128,12 +156,16 @@ class Year:
 
     def live(self, nights: int) -> Iterator[int]:
         for night in range(nights):
-            day = FIRST_DAY + timedelta(days=night)
+            day = self.first_day + timedelta(days=night)
             self._daytime(day)
+            if change := _clocks_change(day):
+                self._await_the_change()
             for at in _looks(day):
                 self._wait_until(at)
                 self.look()
                 self.train()
+            if change:
+                self.counts[f"runs as clocks were put {change}"] += len(self.db.read(_begun_by_the_clock, day))
             self.keep_house()
             self._write_down(night)
             yield night
@@ -148,6 +180,7 @@ class Year:
         self._decide_and_reap(at)
         if at >= self.schedules_down_until:
             nightly.look(self.db, WORKER, self._back_up, at, ZONE)
+            release_watch.look(self.db, self.client, at)
         watch.look(self.db, self.client, self.home, at, backups_kept=BACKUPS_KEPT)
 
     def _decide_and_reap(self, at: datetime) -> None:
@@ -171,6 +204,8 @@ class Year:
     def keep_house(self) -> None:
         """What is done beside it, by the trainer and by schedules: cleared, put back, pruned."""
         at = self.clock.at
+        self.counts["conversations expired"] += retention.expire(self.db, KEEP_MESSAGES_DAYS, at)
+        self.crowd.ledger.expire(at - timedelta(days=KEEP_MESSAGES_DAYS))
         clearing.upkeep(self.db, self.home, at)
         keeper.put_back(self.db, self.client, at)
         before = self._needed_and_there()
@@ -248,7 +283,7 @@ class Year:
         self.clock.to(morning)
         if len(self.crowd.people) < MOST and rng.random() < 0.15:
             self.crowd.join(self.clock.at)
-        self.crowd.day(morning, rng.randint(0, 4))
+        self.crowd.day(morning, self._wanted(day))
         if rng.random() < 0.04:
             self.crowd.forget_one(self.clock.at)
         if rng.random() < 0.03:
@@ -256,12 +291,26 @@ class Year:
         self._administer(day)
         asyncio.run(self._notices.drain())
 
+    def _wanted(self, day: date) -> int:
+        """How many questions: what is tried makes people curious, and as clocks change there is a reason to run."""
+        if self.db.read(deployments.canary) is not None:
+            return self.rng.randint(4, 8)
+        return self.rng.randint(2 if _clocks_change(day) else 0, 4)
+
+    def _await_the_change(self) -> None:
+        """An admin sees to it that a run is due in the hour that is left out, or comes twice."""
+        for name, written in (("schedule", "30 2 * * *"), ("quiet_hours", "off"), ("cool_down_hours", "0")):
+            self._set(name, written)
+        self.schedules_down_until = self.trainer_down_until = self.clock.at
+
     def _administer(self, day: date) -> None:
         rng, at = self.rng, self.clock.at
-        waiting = self.db.read(run_rows.newest, 5, states=frozenset({RunState.AWAITING_APPROVAL}))
-        for each in waiting:
-            if rng.random() < 0.6:
+        tried = self.db.read(deployments.canary)
+        for each in self.db.read(run_rows.newest, 5, states=frozenset({RunState.AWAITING_APPROVAL})):
+            if (tried is None or tried.artefact.run_id != each.id) and rng.random() < 0.6:
                 self._decide(each)
+        if tried is not None and rng.random() < 0.1:
+            self._meddle()
         if rng.random() < 0.03:
             self._go_back(at)
         if rng.random() < 0.04:
@@ -293,6 +342,14 @@ class Year:
             return
         self.counts["rollbacks refused" if isinstance(done, Refusal) else "rolled back"] += 1
 
+    def _meddle(self) -> None:
+        """With what is tried."""
+        if self.rng.random() < 0.3:
+            done: object = self.db.write(canaries.stop, self.admin.id, self.clock.at)
+        else:
+            done = self.db.write(canaries.set_share, self.rng.choice((0.3, 0.7)), self.admin.id, self.clock.at)
+        assert not isinstance(done, Refusal), done
+
     def _set(self, name: str, written: str) -> None:
         held = self.db.write(settable.choose, name, written, self.admin.id, self.clock.at)
         assert not isinstance(held, Refusal), held
@@ -313,7 +370,14 @@ class Year:
             act, done = f"{act}: Ollama could not", None
         self.counts[act if not isinstance(done, Refusal) else f"{act}: {done.code}"] += 1
 
+    def _liked(self, run_id: int | None) -> float:
+        return USUAL if run_id is None else self.fates.of(run_id).liked
+
     # --- what is written down
+
+    def acts(self) -> Counter[str]:
+        """What was done to releases and data: `canary.stop`, `release.rollback by itself`."""
+        return self.db.read(_acts)
 
     def _write_down(self, night: int) -> None:
         file = Path(str(self.db.engine.url.database))
@@ -340,6 +404,30 @@ def _looks(day: date) -> list[datetime]:
     if night[0].astimezone(ZONE).utcoffset() != night[-1].astimezone(ZONE).utcoffset():
         night += [night[0] + timedelta(minutes=10 * count) for count in range(26)]
     return sorted({evening, *night})
+
+
+def _clocks_change(day: date) -> str | None:
+    """In the night after that day: forward or back."""
+    evening, morning = _local(day, time(22)), _local(day + timedelta(days=1), time(8))
+    hours = (morning - evening) / timedelta(hours=1)
+    return "forward" if hours < 10 else "back" if hours > 10 else None
+
+
+def _begun_by_the_clock(session: Session, day: date) -> list[Run]:
+    """In the night after that day."""
+    evening = _local(day, time(22))
+    return [each for each in run_rows.newest(session, 5) if each.why == "schedule" and each.queued_at > evening]
+
+
+def _hasten(connection: Any, _record: object) -> None:
+    """Nobody's power fails here: a database that is thrown away is not waited for."""
+    connection.execute("PRAGMA synchronous=OFF").close()
+
+
+def _acts(session: Session) -> Counter[str]:
+    rows = session.execute(select(tables.audit.c.act, tables.audit.c.user_id))
+    shown = ((act, user_id) for act, user_id in rows if act.startswith(("canary.", "release.", "data.")))
+    return Counter(act if user_id else f"{act} by itself" for act, user_id in shown)
 
 
 def _beat(session: Session, run: Run, at: datetime) -> None:
@@ -369,7 +457,9 @@ def _release_of(session: Session, run: Run) -> int:
 
 def _rows(session: Session) -> tuple[int, int]:
     """Of all tables; and of those that say what data sets hold."""
-    counts = {
-        table.name: session.scalar(select(func.count()).select_from(table)) for table in tables.metadata.sorted_tables
-    }
-    return sum(counts.values()), counts["dataset_example"] + counts["dataset_person"]
+    every = [
+        select(func.count()).select_from(table).scalar_subquery().label(table.name)
+        for table in tables.metadata.sorted_tables
+    ]
+    counts = session.execute(select(*every)).one()
+    return sum(counts), counts.dataset_example + counts.dataset_person
