@@ -11,17 +11,18 @@ from pathlib import Path
 
 
 def put(seal: Path, sealed: Path | None) -> None:
-    """Seal a file, or every file in a folder. Written last and in place: half a seal holds nothing."""
-    seal.write_text(json.dumps(digests(sealed, seal)))
+    """Seal a file, or every file in a folder. Written last, and there as a whole or not at all."""
+    told, part = json.dumps(digests(sealed, seal)), seal.with_name(f"{seal.name}.part")
+    part.write_text(told)
+    part.replace(seal)
 
 
 def holds(seal: Path, sealed: Path | None) -> bool:
-    """Whether all that was sealed is as it was, whatever came beside it since. True where nothing was sealed: an older
-    version left it."""
-    if not seal.is_file() or not (told := seal.read_bytes()):
+    """Whether all that was sealed is as it was, whatever came beside it since. True where nothing was sealed."""
+    if not seal.is_file():
         return True
     try:
-        return json.loads(told).items() <= digests(sealed, seal).items()  # type: ignore[no-any-return]
+        return json.loads(seal.read_bytes()).items() <= digests(sealed, seal).items()  # type: ignore[no-any-return]
     except ValueError:
         return False
 

@@ -83,8 +83,10 @@ class Refused(ServingError):
     code = "refused"
 
 
-# All that the `ollama` client lets through: its own, httpx's, and a body that is not JSON or not the expected shape.
-TRANSPORT_ERRORS = (ollama.ResponseError, httpx.HTTPError, httpx.StreamError, OSError, ValueError)
+# What the `ollama` client stumbles over where a body is not JSON, not the expected shape, or no object at all.
+GARBAGE = (ValueError, TypeError, AttributeError)
+# All that it lets through: its own, httpx's, and these.
+TRANSPORT_ERRORS = (ollama.ResponseError, httpx.HTTPError, httpx.StreamError, OSError, *GARBAGE)
 
 # Seen in Ollama's and llama.cpp's own sources.
 _MEMORY = re.compile(
@@ -108,7 +110,7 @@ def told_apart(error: Exception) -> ServingError:
         return NotRunning()
     if isinstance(error, (httpx.TimeoutException, TimeoutError)):
         return Stalled()
-    if isinstance(error, (httpx.TransportError, httpx.StreamError, ValueError)):
+    if isinstance(error, (httpx.TransportError, httpx.StreamError, *GARBAGE)):
         return Crashed(f"{type(error).__name__}: the answer broke off")
     return Refused(f"{type(error).__name__}: {error}")
 

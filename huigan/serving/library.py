@@ -101,13 +101,13 @@ def show(client: Ollama, tag: str) -> Shown:
     """Raises UnknownTag."""
     with _told_apart():
         told = client.show_whole(tag)
-    return Shown(
-        template=told.get("template", ""),
-        system=told.get("system", ""),
-        parameters=_parameters(told.get("parameters", "")),
-        quantisation=told.get("details", {}).get("quantization_level", ""),
-        capabilities=tuple(told.get("capabilities") or ()),
-    )
+        return Shown(
+            template=told.get("template", ""),
+            system=told.get("system", ""),
+            parameters=_parameters(told.get("parameters", "")),
+            quantisation=told.get("details", {}).get("quantization_level", ""),
+            capabilities=tuple(told.get("capabilities") or ()),
+        )
 
 
 def _parameters(text: str) -> dict[str, Any]:

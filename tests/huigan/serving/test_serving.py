@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from huigan.serving import chat, errors, library
 from huigan.serving.client import AsyncOllama, Ollama
-from tests.fakes.ollama import BUSY, DISK_FULL_LINE, EOF, OUT_OF_MEMORY, RUNNER_STOPPED, FakeOllama
+from tests.fakes.ollama import BUSY, DISK_FULL_LINE, EOF, GARBAGE, OUT_OF_MEMORY, RUNNER_STOPPED, FakeOllama
 
 ASKED = [{"role": "user", "content": "Hi"}]
 OPTIONS = {"num_predict": 64}
@@ -179,3 +179,28 @@ def test_the_version_is_probed(fake: FakeOllama) -> None:
     assert library.version(Ollama(fake.host)).startswith("0.")
     with pytest.raises(errors.NotRunning):
         library.version(Ollama("127.0.0.1:9"))
+
+
+SHAPED = {"template": "{{ .Prompt }}", "system": "", "parameters": {}}
+ENDPOINTS: dict[str, tuple[str, Callable[[Ollama, Path], object]]] = {
+    "create": ("/api/create", lambda client, gguf: library.create(client, "new:v1", gguf, **SHAPED)),
+    "show": ("/api/show", lambda client, _: library.show(client, "base:v1")),
+    "warm": ("/api/generate", lambda client, _: library.warm(client, "base:v1")),
+    "unload": ("/api/generate", lambda client, _: library.unload(client, "base:v1")),
+    "ps": ("/api/ps", lambda client, _: library.on_card(client)),
+    "version": ("/api/version", lambda client, _: library.version(client)),
+    "chat": ("/api/chat", lambda client, _: library.ask(client, "base:v1", ASKED, OPTIONS)),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@pytest.mark.parametrize("name", ENDPOINTS)
+def test_garbage_from_whatever_stands_in_between_is_told_apart(
+    fake: FakeOllama, name: str, garbage: bytes, tmp_path: Path
+) -> None:
+    path, call = ENDPOINTS[name]
+    gguf = tmp_path / "new.gguf"
+    gguf.write_bytes(b"GGUF")
+    fake.babble(path, garbage)
+    with pytest.raises(errors.ServingError):
+        call(Ollama(fake.host), gguf)
