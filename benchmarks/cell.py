@@ -95,7 +95,7 @@ def trained(
             "stages": list(taught.stages),
         }
         if is_judged:
-            reference = stages.quantise(work, origin, merged)
+            reference = stages.quantise(work, origin, taught, merged)
             card = stages.score(work, built, taught, merged, reference)
             verdict = gate.judge(card, recipe.gate)
             found |= {"scorecard": without_samples(asdict(card)), "verdict": asdict(verdict)}

@@ -149,7 +149,7 @@ def judged(bench: Bench, trial: Trial, measured: Sequence[dict[str, Any]], home:
         if trial.noise:
             drown(taught, trial.noise, trial.cell.seed)
         merged = stages.merge(work, origin, built, taught)
-        reference = stages.quantise(work, origin, merged)
+        reference = stages.quantise(work, origin, taught, merged)
         card = stages.score(work, built, taught, merged, reference)
         verdict = gate.judge(card, work.recipe.gate)
     seconds = round(time.monotonic() - started)

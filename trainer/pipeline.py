@@ -54,7 +54,7 @@ def through_the_stages(work: Work) -> Released:
         return known
     taught = once(work, "train", Taught, lambda: stages.train(work, origin, built), lambda taught: taught.adapter)
     merged = once(work, "merge", Merged, lambda: stages.merge(work, origin, built, taught), lambda merged: merged.path)
-    reference = once(work, "quantise", Reference, lambda: stages.quantise(work, origin, merged))
+    reference = once(work, "quantise", Reference, lambda: stages.quantise(work, origin, taught, merged))
     card = once(work, "score", Scorecard, lambda: stages.score(work, built, taught, merged, reference))
     verdict = once(work, "gate", Verdict, lambda: gate.judge(card, work.recipe.gate))
     report.write(work.folder, work.run, work.locale)

@@ -25,6 +25,7 @@ from huigan.serving.errors import Busy, Crashed, Loading, NotRunning, OutOfMemor
 from storage import releases as release_rows
 from storage import runs
 from storage.records import RunState
+from trainer import seals
 from trainer.gate import Verdict
 from trainer.scorecard import Scorecard
 from trainer.stages import Merged, Origin, RunFailed, Taught, Work, tokenizer_of, weighed_reference
@@ -62,7 +63,8 @@ class Released:
 
 
 def release(work: Work, origin: Origin, taught: Taught, merged: Merged, card: Scorecard, verdict: Verdict) -> Released:
-    weighed_reference(work).unlink(missing_ok=True)
+    for each in (reference := weighed_reference(work), seals.beside(reference)):
+        each.unlink(missing_ok=True)
     artefact = described(work, origin, taught, merged, card, verdict)
     if not verdict.passed:
         return turn_down(work, artefact, merged)

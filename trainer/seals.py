@@ -10,6 +10,11 @@ import json
 from pathlib import Path
 
 
+def beside(path: Path) -> Path:
+    """Where the seal of a file lies that many runs use."""
+    return path.with_name(f"{path.name}.sha256")
+
+
 def put(seal: Path, sealed: Path | None) -> None:
     """Seal a file, or every file in a folder. Written last, and there as a whole or not at all."""
     told, part = json.dumps(digests(sealed, seal)), seal.with_name(f"{seal.name}.part")

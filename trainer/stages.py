@@ -23,7 +23,7 @@ from storage import deployments, holdings, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Live, Run
-from trainer import continuing, dataset, disk, estimates, machine, preflight, suite, weighing
+from trainer import continuing, dataset, disk, estimates, machine, preflight, seals, suite, weighing
 from trainer.dataset import Built
 from trainer.scorecard import Scorecard
 
@@ -300,7 +300,7 @@ def importance_of(work: Work, built: Built, taught: Taught, base: Path) -> Path:
     return kept
 
 
-def quantise(work: Work, origin: Origin, merged: Merged) -> Reference:
+def quantise(work: Work, origin: Origin, taught: Taught, merged: Merged) -> Reference:
     """The live file where it lies here in the same quantisation, else the base in it: made once, and kept.
 
     Where the candidate's columns were weighed, the base's are by the same weights, for this run alone.
@@ -310,14 +310,13 @@ def quantise(work: Work, origin: Origin, merged: Merged) -> Reference:
         return Reference(origin.path, "live")
     from huigan.llama import merge as gguf_space
 
+    def make(out: Path) -> None:
+        base = sixteen_bit(work, origin, taught.weights)
+        make_room(out.parent, quantised_bytes(base, quantisation, importance))
+        gguf_space.quantise(base, out, quantisation, importance=importance, progress=work.told("quantise"))
+
     kept = merged.base.with_suffix(f".{quantisation}.gguf") if importance is None else weighed_reference(work)
-    if kept.is_file():
-        kept.touch()
-    else:
-        make_room(kept.parent, quantised_bytes(merged.base, quantisation, importance))
-        told = work.told("quantise")
-        gguf_space.quantise(merged.base, kept, quantisation, importance=importance, progress=told)
-    return Reference(kept, "base")
+    return Reference(made_once(kept, make), "base")
 
 
 def weighed_reference(work: Work) -> Path:
@@ -348,18 +347,32 @@ def sixteen_bit(work: Work, origin: Origin, weights: Path) -> Path:
     """The base as a 16-bit GGUF: made once from the weights, and kept."""
     given = Path(origin.weights).expanduser()
     source = given if given.is_file() else weights
-    kept = base_path(work.home, source)
-    if kept.is_file():
-        kept.touch()  # what was used last is kept longest
-        return kept
     from huigan.llama import convert
 
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    make_room(kept.parent, folder_bytes(source) * (4 if source.is_file() else 1))
-    if source.is_file():
-        convert.dequantise(source, kept, progress=work.told("merge"))
-    else:
-        convert.convert(source, kept, convert.converter(work.home / "tools", work.llama_cpp))
+    def make(out: Path) -> None:
+        make_room(out.parent, folder_bytes(source) * (4 if source.is_file() else 1))
+        if source.is_file():
+            convert.dequantise(source, out, progress=work.told("merge"))
+        else:
+            convert.convert(source, out, convert.converter(work.home / "tools", work.llama_cpp))
+
+    return made_once(base_path(work.home, source), make)
+
+
+def made_once(kept: Path, make: Callable[[Path], object]) -> Path:
+    """`kept`, which every run after the first only reads; made again where it is not what was made: a bit that fell on
+    the disk would be in every release from then on."""
+    seal = seals.beside(kept)
+    if not (kept.is_file() and seals.holds(seal, kept)):
+        if kept.is_file():
+            log.warning("%s has rotted: it is made again", kept.name)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.unlink(missing_ok=True)
+        seal.unlink(missing_ok=True)
+        make(kept)
+    if not seal.is_file():
+        seals.put(seal, kept)
+    kept.touch()  # what was used last is kept longest
     return kept
 
 

@@ -19,7 +19,7 @@ from huigan.operate.keeping import Limits, Plan, Thing
 from storage import artefacts, audit, dataset_copies, dataset_people, datasets, releases, runs
 from storage.db import Database
 from storage.records import Run
-from trainer import clearing, disk
+from trainer import clearing, disk, seals
 from trainer.clearing import ACTIVE, FIGURES, LEARNT, Busy, alone_in, remove
 from trainer.stages import folder_of
 
@@ -106,6 +106,7 @@ def _removed(db: Database, home: Path, thing: Thing, at: datetime) -> bool:
             _remove_for_good(db, home, path, at)
         else:
             remove(path)
+            seals.beside(path).unlink(missing_ok=True)
     except Busy:
         return False
     except OSError as error:

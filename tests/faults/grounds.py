@@ -74,6 +74,8 @@ class Grounds:
         source = self.stages[stage]
         shutil.copytree(source, folder, dirs_exist_ok=True)
         for path in folder.rglob("*.json"):
+            if path.name == "adapter_config.json":
+                continue  # sealed; and the weights that it names are still there
             for before in (self.folder / "growing", source):
                 path.write_text(path.read_text().replace(str(before), str(folder)))
         with counting_ollama(self.tiny) as ollama:

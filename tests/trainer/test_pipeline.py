@@ -29,7 +29,7 @@ from tests.fakes import ollama as faults
 from tests.fakes.ollama import FakeOllama, Reply
 from tests.trainer.community import AT
 from tests.trainer.world import Away, World, counting_ollama, small_disk, tiny_base, tiny_recipe
-from trainer import HANDED_BACK, child, estimates, pipeline, quantisations, stages
+from trainer import HANDED_BACK, child, estimates, pipeline, quantisations, seals, stages
 from trainer.dataset import Built
 from trainer.release import Released
 from trainer.stages import RunFailed, Work
@@ -326,8 +326,41 @@ def test_the_next_run_is_compared_with_the_live_file_itself(world: World) -> Non
     pipeline.run(work_of(world, the_run(world)))
     origin = stages.start(work_of(world, the_run(world)))
     merged = stages.Merged(Path("base.gguf"), None, "", 0)
-    live = stages.quantise(work_of(world, the_run(world)), replace(origin, quantisation="Q8_0"), merged)
+    taught = stages.Taught(world.tiny / "weights", Path("adapter"), (), "<|im_end|>", ())
+    live = stages.quantise(work_of(world, the_run(world)), replace(origin, quantisation="Q8_0"), taught, merged)
     assert (live.what, live.path) == ("live", Path(str(world.artefact(the_run(world)).path)))
+
+
+def test_a_base_that_rotted_is_made_again_before_anything_is_made_of_it(world: World) -> None:
+    (kept,) = (world.home / "bases").glob("*.f16.Q8_0.gguf")
+    before = kept.read_bytes()
+    kept.write_bytes(before[:-9] + bytes([before[-9] ^ 1]) + before[-8:])
+    work = work_of(world, with_recipe(the_run(world), quantisation="Q8_0"))
+    origin = replace(stages.start(work), path=None)
+    taught = stages.Taught(world.tiny / "weights", Path("adapter"), (), "<|im_end|>", ())
+    base = stages.sixteen_bit(work, origin, taught.weights)
+    reference = stages.quantise(work, origin, taught, stages.Merged(base, None, "", 0))
+    assert (reference.path, kept.read_bytes()) == (kept, before)
+
+
+def test_what_is_made_once_is_made_again_where_it_is_not_what_was_made(tmp_path: Path) -> None:
+    kept, made = tmp_path / "bases" / "base.gguf", list[Path]()
+
+    def make(out: Path) -> None:
+        assert not out.exists()
+        made.append(out)
+        out.write_bytes(b"weights")
+
+    assert stages.made_once(kept, make) == stages.made_once(kept, make) == kept
+    kept.write_bytes(b"w3ights")
+    stages.made_once(kept, make)
+    assert (kept.read_bytes(), made) == (b"weights", [kept, kept])
+    seals.beside(kept).unlink()  # a kill struck before it was sealed
+    stages.made_once(kept, make)
+    kept.unlink()
+    stages.made_once(kept, make)
+    assert len(made) == 3
+    assert seals.holds(seals.beside(kept), kept)
 
 
 def test_few_bits_are_spent_where_the_run_s_own_conversations_say_that_it_matters(fresh: World) -> None:
@@ -354,7 +387,7 @@ def test_what_is_compared_with_a_weighed_candidate_is_weighed_alike(world: World
         work, "train", stages.Taught, lambda: pytest.fail("made again"), lambda taught: taught.adapter
     )
     merged = stages.merge(work, origin, built, taught)
-    reference = stages.quantise(work, origin, merged)
+    reference = stages.quantise(work, origin, taught, merged)
     assert (reference.what, reference.path) == ("base", stages.weighed_reference(work))
     assert gguf.read(reference.path).value("quantize.imatrix.entries_count") == 14
     assert not merged.base.with_suffix(".IQ4_XS.gguf").exists()

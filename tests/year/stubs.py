@@ -153,7 +153,7 @@ class Stubs:
         out.write_bytes(content)
         return Merged(base, out, hashlib.sha256(content).hexdigest(), len(content))
 
-    def quantise(self, work: Work, origin: Origin, merged: Merged) -> Reference:
+    def quantise(self, work: Work, origin: Origin, _taught: Taught, merged: Merged) -> Reference:
         self._at_work(work, "quantise")
         if origin.path is not None and origin.path.is_file():
             return Reference(origin.path, "live")
