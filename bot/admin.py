@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from bot.rights import is_admin
 from bot.screen import Screen
 from bot.status import marked, status, time_of
 from huigan.operate import releases as operate_releases
+from huigan.operate import rollbacks
 from huigan.operate import runs as operate_runs
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
@@ -32,7 +33,6 @@ from storage.db import Database
 from storage.records import Release, RunState, User
 
 LISTED_RELEASES = 15
-HISTORY = 10_000
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Admin:
         await asked.say(text(asked.locale, "admin.working"))
         how: dict[str, Any] = {"by_user_id": asked.user.id, "at": datetime.now(UTC)}
         return await self._swapped(
-            asked.locale, "admin.rolled_back", lambda: operate_releases.rollback(self._db, self._library, **how)
+            asked.locale, "admin.rolled_back", lambda: rollbacks.rollback(self._db, self._library, **how)
         )
 
     async def _while_training(self, asked: Asked) -> str:
@@ -158,7 +158,10 @@ class Admin:
             return text(locale, "admin.not_swapped", reason=told(locale, "error", error.code, error.params))
         if isinstance(result, Refusal):
             return refused(result, locale)
-        return text(locale, done, release=result.release.id, tag=result.release.tag)
+        words = text(locale, done, release=result.release.id, tag=result.release.tag)
+        return "\n".join(
+            [words, *(told(locale, "passed_over", each.code, asdict(each)) for each in result.passed_over)]
+        )
 
 
 def number_of(args: list[str]) -> int | None:
@@ -172,7 +175,7 @@ def _releases(session: Session, locale: str) -> str:
     if not known:
         return text(locale, "admin.no_releases")
     live, tried = deployments.live(session), deployments.canary(session)
-    before = operate_releases.before_live(deployments.history(session, HISTORY))
+    before = rollbacks.way_back(session)
     lines = []
     for each in known:
         code = "admin.release_line"

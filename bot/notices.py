@@ -76,7 +76,8 @@ def words(notice: Notice, locale: str) -> str:
     if "reasons" in params:
         found = params["reasons"]
         params["reason"] = "\n".join(told(locale, "canary", each["code"], each["params"]) for each in found)
-    return told(locale, "notice", notice.code, params)
+    passed_over = [told(locale, "passed_over", each["code"], each) for each in params.get("passed_over", ())]
+    return "\n".join([told(locale, "notice", notice.code, params), *passed_over])
 
 
 def _addressed(session: Session) -> list[tuple[Notice, list[User] | None]]:

@@ -8,10 +8,12 @@ import typer
 from sqlalchemy.orm import Session
 
 from huigan.commands.frame import MAX_ID, AsJson, Limit, agreed, errors, now, opened
-from huigan.operate import releases
+from huigan.operate import releases, rollbacks
 from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.shown import show, show_one
+from huigan.terminal import locale_of_terminal
+from huigan.texts import told
 from storage import artefacts, deployments, holdings
 from storage import releases as release_rows
 from storage.records import Holding
@@ -90,5 +92,7 @@ def rollback(
 ) -> None:
     """Let the release that answered before answer again."""
     with opened() as (chosen, db):
-        done = agreed(releases.rollback(db, Ollama(chosen.ollama_host), by_user_id=None, at=now(), to=to))
+        done = agreed(rollbacks.rollback(db, Ollama(chosen.ollama_host), by_user_id=None, at=now(), to=to))
         errors.print(f"Release {done.release.id} answers again.")
+        for each in done.passed_over:
+            errors.print(told(locale_of_terminal(), "passed_over", each.code, {"release": each.release}))

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 
 from huigan.demo import page, weights
 from huigan.demo.community import NAMES, Community, Lessons, SomethingLost, answers_to, load
-from huigan.operate import bases, recipes, releases
+from huigan.operate import bases, recipes, releases, rollbacks
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import AsyncOllama, Ollama
@@ -272,7 +272,7 @@ async def _swapped_once_more(db: Database, client: Ollama, community: Community)
     """Where the run changed the release just between two answers: back, and forward again during one."""
     newest = await db.aread(deployments.live)
     assert newest is not None
-    await asyncio.to_thread(releases.rollback, db, client, by_user_id=None, at=now(), alias=None)
+    await asyncio.to_thread(rollbacks.rollback, db, client, by_user_id=None, at=now(), alias=None)
     before = await db.aread(deployments.live)
     assert before is not None
     watched = await community.begin(NAMES[1], LONG_QUESTION)
@@ -303,7 +303,7 @@ async def _ask_again(out: Told, community: Community) -> None:
 
 
 async def _roll_back(out: Told, db: Database, client: Ollama, community: Community) -> None:
-    done = await asyncio.to_thread(releases.rollback, db, client, by_user_id=None, at=now(), alias=None)
+    done = await asyncio.to_thread(rollbacks.rollback, db, client, by_user_id=None, at=now(), alias=None)
     if isinstance(done, Refusal):
         raise DemoFailed(f"the rollback was refused: {done.code}")
     with _bar("Asking after the rollback", len(out.facts)) as advance:

@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import judgement, observed, tags
+from huigan.operate import judgement, observed, rollbacks, tags
 from huigan.operate.judgement import Act, Judgement, Reason
-from huigan.operate.observed import Answering, Tried
+from huigan.operate.observed import Tried
 from huigan.operate.refusals import Refusal
-from huigan.operate.releases import ROLLBACK, by_whom, open_release
+from huigan.operate.releases import HISTORY, ROLLBACK, PassedOver, by_whom, open_release
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError, UnknownTag
@@ -97,41 +97,80 @@ NEWS = {Act.PROMOTE: "canary_promoted", Act.WITHDRAW: "canary_withdrawn", Act.EN
 
 
 def watch(db: Database, client: Ollama, at: datetime, *, alias: str | None = tags.ALIAS) -> Judgement | None:
-    """Go back to the release before, where the live one is worse. None and raises as `settle`."""
+    """Go back to the release before, where the live one is worse; or to the nearest before it that can answer. None and
+    raises as `settle`."""
     found = db.read(observed.answering, at)
     if found is None:
         return None
     judged = judgement.of_live(found.reign, found.bars, at)
     if judged.act is Act.ROLL_BACK:
-        before = db.read(open_release, found.before.id)
-        if isinstance(before, Refusal):
+        way = _way_back(db, client, found.live, at)
+        if way is None or not db.write(_go_back, found.live, way, judged, at):
             return None
-        _loaded(db, client, *before, at)
-        if not db.write(_go_back, found, judged, at):
-            return None
-        log.warning("release %d gives way to release %d", found.live.release.id, found.before.id)
+        log.warning("release %d gives way to release %d", found.live.release.id, way.to.id)
         if alias is not None:
-            tags.point(client, alias, found.before.tag)
+            tags.point(client, alias, way.to.tag)
     return judged
 
 
-def _go_back(session: Session, found: Answering, judged: Judgement, at: datetime) -> bool:
+@dataclass(frozen=True)
+class Way:
+    to: Release
+    passed_over: tuple[PassedOver, ...]
+
+    @property
+    def told(self) -> list[dict[str, Any]]:
+        return [asdict(each) for each in self.passed_over]
+
+
+def _way_back(db: Database, client: Ollama, live: Live, at: datetime) -> Way | None:
+    """Loaded. Where there is none, admins hear of it once. Raises ServingError."""
+    passed_over: list[PassedOver] = []
+    for number in rollbacks.ways_back(db.read(deployments.history, HISTORY)):
+        before = db.read(open_release, number)
+        if isinstance(before, Refusal):
+            passed_over.append(PassedOver(number, before.code))
+            continue
+        try:
+            _loaded(db, client, *before, at, untold=UnknownTag)
+        except UnknownTag:
+            passed_over.append(PassedOver(number, rollbacks.FILES_GONE))
+        else:
+            return Way(before[0], tuple(passed_over))
+    news = {"release": live.release.id, "passed_over": [asdict(each) for each in passed_over]}
+    db.write(outbox.put, "no_way_back", news, at, key=f"no_way_back:{live.deployment.id}")
+    return None
+
+
+def _go_back(session: Session, was: Live, way: Way, judged: Judgement, at: datetime) -> bool:
     deployments.hold(session)
     live, reasons = deployments.live(session), _kept(judged.reasons)
-    if live is None or live.deployment.id != found.live.deployment.id:
+    if live is None or live.deployment.id != was.deployment.id:
         return False
-    made = deployments.deploy(session, found.before.id, BY_WATCH, ROLLBACK, at)
-    numbers = {"release": found.before.id, "before": live.release.id}
+    if isinstance(open_release(session, way.to.id), Refusal):
+        return False  # it holds what somebody took back meanwhile
+    made = deployments.deploy(session, way.to.id, BY_WATCH, ROLLBACK, at)
+    numbers = {"release": way.to.id, "before": live.release.id}
     audit.record(session, None, "release.rollback", at, **numbers, reasons=reasons)
-    outbox.put(session, "rolled_back_by_itself", {**numbers, "reasons": reasons}, at, key=f"deployment:{made.id}")
+    news = {**numbers, "reasons": reasons, "passed_over": way.told}
+    outbox.put(session, "rolled_back_by_itself", news, at, key=f"deployment:{made.id}")
     return True
 
 
-def _loaded(db: Database, client: Ollama, release: Release, artefact: Artefact, at: datetime) -> None:
-    """Raises ServingError, of which admins hear once."""
+def _loaded(
+    db: Database,
+    client: Ollama,
+    release: Release,
+    artefact: Artefact,
+    at: datetime,
+    untold: type[ServingError] | tuple[()] = (),
+) -> None:
+    """Raises ServingError, of which admins hear once; not of those that are `untold`."""
     try:
         tags.ready(client, release, artefact, options=gpu.CPU_ALONE if db.read(gpu.held, at) else None)
     except ServingError as error:
+        if isinstance(error, untold):
+            raise
         newest = db.read(deployments.history, 1)[0].id
         news = {"release": release.id, "error": {"code": error.code, **error.params}}
         db.write(outbox.put, "not_loaded", news, at, key=f"not_loaded:{newest}:{release.id}:{error.code}")
@@ -164,7 +203,7 @@ def keep_warm(db: Database, client: Ollama, at: datetime) -> str | None:
 
 
 def _due_warm(session: Session, at: datetime) -> tuple[Deployment, Release, Release, float] | None:
-    live, number, crowded = deployments.live(session), observed.before(session), settings.get(session, CROWDED)
+    live, number, crowded = deployments.live(session), rollbacks.way_back(session), settings.get(session, CROWDED)
     if live is None or live.artefact.run_id is None or number is None or gpu.held(session, at) is not None:
         return None
     if crowded is not None and crowded.value == live.deployment.id:

@@ -10,8 +10,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import keeping, lineage, tags
-from huigan.operate import releases as operate_releases
+from huigan.operate import keeping, lineage, rollbacks, tags
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
@@ -59,10 +58,10 @@ def _wanted(session: Session) -> list[tuple[Release, str]]:
     for each in runs.newest(session, 1000, states=frozenset({RunState.AWAITING_APPROVAL})):
         proposed = releases.of_artefact(session, each.artefact_id) if each.artefact_id is not None else None
         found += [(proposed, AWAITED)] if proposed else []
-    history = deployments.history(session, operate_releases.HISTORY)
-    before = operate_releases.before_live(history)
+    before = rollbacks.way_back(session)
     found += [(releases.get(session, before), ROLLBACK)] if before is not None else []
-    found += [(releases.get(session, each.release_id), CANARY) for each in history[:1] if 0 < each.share < 1]
+    newest = deployments.history(session, 1)
+    found += [(releases.get(session, each.release_id), CANARY) for each in newest if 0 < each.share < 1]
     live = deployments.live(session)
     return [*found, (live.release, LIVE)] if live else found
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from huigan.operate import releases as operate_releases
+from huigan.operate import rollbacks
 from huigan.operate.betting import Thumbed
 from huigan.operate.judgement import Reign, Service, Trial
 from storage import deployments, releases, runs, trial_figures
@@ -92,8 +93,8 @@ def answering(session: Session, at: datetime) -> Answering | None:
 
 
 def before(session: Session) -> int | None:
-    """The release that a rollback would go back to."""
-    return operate_releases.before_live(deployments.history(session, operate_releases.HISTORY))
+    """The release that answered before the live one."""
+    return next(iter(rollbacks.ways_back(deployments.history(session, operate_releases.HISTORY))), None)
 
 
 def policy_of(run: Run) -> tuple[Canary, Rollback]:

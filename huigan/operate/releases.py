@@ -1,4 +1,5 @@
-"""From an artefact to what answers: proposed, put on trial, published, promoted, rejected, rolled back.
+"""From an artefact to what answers: proposed, put on trial, published, promoted, rejected; for what is gone back to see
+huigan.operate.rollbacks.
 
 A swap is one INSERT, in one transaction with the run's move, the audit row and the notice. Whatever is promoted is
 loaded first: if that fails, ServingError is raised and the live release stays. The tag exists and was tried out before
@@ -8,7 +9,7 @@ anything here is called; how it came to be is not known here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -30,12 +31,21 @@ HISTORY = 10_000
 
 
 @dataclass(frozen=True)
+class PassedOver:
+    """A release that was nearer to go back to, and why it does not answer: a code of the section `passed_over`."""
+
+    release: int
+    code: str
+
+
+@dataclass(frozen=True)
 class Promoted:
     """It answers from now on, from `before` on its way out."""
 
     release: Release
     deployment: Deployment
     before: Release | None
+    passed_over: tuple[PassedOver, ...] = ()  # by a rollback
 
 
 @dataclass(frozen=True)
@@ -159,27 +169,7 @@ def promote(
     Refused: `unknown_release`, `already_live`, `release_not_open` (its run was rejected or superseded),
     `data_withdrawn` (it holds what somebody took back).
     """
-    return _swap(db, client, number, "promote", by_user_id, at, alias)
-
-
-def rollback(
-    db: Database,
-    client: Ollama,
-    *,
-    by_user_id: int | None,
-    at: datetime,
-    to: int | None = None,
-    alias: str | None = tags.ALIAS,
-) -> Promoted | Refusal:
-    """Let the release that answered before answer again; rolling back twice goes two back. Raises as `promote` does.
-
-    Refused as `promote` is, and `nothing_before`.
-    """
-    number = to if to is not None else before_live(db.read(deployments.history, HISTORY))
-    if number is None:
-        db.write(audit.record, by_user_id, "release.rollback", at, refused="nothing_before")
-        return Refusal("nothing_before")
-    return _swap(db, client, number, ROLLBACK, by_user_id, at, alias)
+    return swap(db, client, number, "promote", by_user_id, at, alias)
 
 
 def reject(db: Database, number: int, *, by_user_id: int | None, why: str, at: datetime) -> Rejected | Refusal:
@@ -187,23 +177,17 @@ def reject(db: Database, number: int, *, by_user_id: int | None, why: str, at: d
     return db.write(_reject, number, by_user_id, why, at)
 
 
-def before_live(newest_first: Sequence[Deployment]) -> int | None:
-    """The release that answered before the live one, where a rollback undoes what it went back over."""
-    stack: list[int] = []
-    for each in reversed(newest_first):
-        if each.share < 1.0 or (stack and stack[-1] == each.release_id):
-            continue
-        if each.why == ROLLBACK and each.release_id in stack:
-            while stack[-1] != each.release_id:
-                stack.pop()
-        else:
-            stack.append(each.release_id)
-    return stack[-2] if len(stack) > 1 else None
-
-
-def _swap(
-    db: Database, client: Ollama, number: int, act: str, by_user_id: int | None, at: datetime, alias: str | None
+def swap(
+    db: Database,
+    client: Ollama,
+    number: int,
+    act: str,
+    by_user_id: int | None,
+    at: datetime,
+    alias: str | None,
+    passed_over: Sequence[PassedOver] = (),
 ) -> Promoted | Refusal:
+    """`promote` and what else lets a release answer; `act` says which. Raises ServingError."""
     found = db.read(open_release, number)
     if isinstance(found, Refusal):
         db.write(audit.record, by_user_id, f"release.{act}", at, release=number, refused=found.code)
@@ -214,7 +198,7 @@ def _swap(
     except ServingError as error:
         db.write(audit.record, by_user_id, f"release.{act}", at, release=number, failed=error.code)
         raise
-    result = db.write(_deploy, number, act, by_user_id, at)
+    result = db.write(_deploy, number, act, by_user_id, at, passed_over)
     if alias is not None and isinstance(result, Promoted):
         tags.point(client, alias, result.release.tag)
     return result
@@ -238,7 +222,9 @@ def open_release(session: Session, number: int) -> tuple[Release, Artefact] | Re
     return wanted, artefact
 
 
-def _deploy(session: Session, number: int, act: str, by_user_id: int | None, at: datetime) -> Promoted | Refusal:
+def _deploy(
+    session: Session, number: int, act: str, by_user_id: int | None, at: datetime, passed_over: Sequence[PassedOver]
+) -> Promoted | Refusal:
     """Look again: loading took its time, and another admin, or a canary's proof, may have decided meanwhile."""
     deployments.hold(session)
     found = open_release(session, number)
@@ -252,8 +238,9 @@ def _deploy(session: Session, number: int, act: str, by_user_id: int | None, at:
     deployed = deployments.deploy(session, number, by_whom(by_user_id), act, at)
     audit.record(session, by_user_id, f"release.{act}", at, release=number, before=before.id if before else None)
     news = {"release": number, "tag": found[0].tag, "by_user": by_user_id, "before": before.id if before else None}
+    news |= {"passed_over": [asdict(each) for each in passed_over]}
     outbox.put(session, f"release_{act}", news, at, key=f"deployment:{deployed.id}")
-    return Promoted(found[0], deployed, before)
+    return Promoted(found[0], deployed, before, tuple(passed_over))
 
 
 def _approve(

@@ -14,7 +14,8 @@ import pytest
 
 from huigan.operate import releases as operate_releases
 from huigan.operate import workers
-from storage import gpu, run_points, runs, settings, users
+from huigan.serving.client import Ollama
+from storage import gpu, holdings, run_points, runs, settings, users
 from storage.records import Release, Role, Run, RunState
 from tests.bot import running
 from tests.bot.running import TAG, World
@@ -206,6 +207,19 @@ def test_a_proposal_is_rejected_by_its_button_or_by_command(here: World) -> None
     here.says(f"/reject {second.id} 太啰嗦")
     here.said(f"第 {second.id} 版没有采用")
     here.wait(lambda: not again.buttons, about="the card says so too")
+
+
+def test_a_rollback_goes_past_what_somebody_took_back_and_says_so(here: World) -> None:
+    before = []
+    for _ in range(3):
+        run, release = a_proposal(here)
+        operate_releases.promote(here.db, Ollama(here.ollama.host), release.id, by_user_id=None, at=now())
+        before.append((run, release))
+    for run, _ in before[:2]:
+        here.db.write(holdings.mark, [run.id], now())
+    here.says("/rollback")
+    told = here.said("↩️ 已回到第 1 版").text
+    assert told.split("\n")[1:] == [f"第 {each.id} 版没有用：它学了有人收回的内容。" for _, each in before[1::-1]]
 
 
 def test_figures_come_as_a_picture_with_words(here: World) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from huigan.operate import releases as operate_releases
+from huigan.operate import rollbacks
 from huigan.operate import runs as operate_runs
 from huigan.operate.releases import Promoted
 from huigan.operate.runs import Enqueued
@@ -67,7 +68,7 @@ def test_a_run_on_another_machine_is_served_by_ollama_and_the_bots_machine_needs
         assert not Path(artefact.path).exists()
         how = {"by_user_id": None, "at": AT}
         assert isinstance(operate_releases.promote(db, client, 2, **how), Promoted)  # type: ignore[arg-type]
-        assert isinstance(operate_releases.rollback(db, client, **how), Promoted)  # type: ignore[arg-type]
+        assert isinstance(rollbacks.rollback(db, client, **how), Promoted)  # type: ignore[arg-type]
         assert isinstance(operate_releases.promote(db, client, 2, **how), Promoted)  # type: ignore[arg-type]
         live = db.read(deployments.live)
         assert live is not None

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from huigan.operate import releases as operate_releases
+from huigan.operate import rollbacks
 from huigan.operate.releases import Promoted
 from huigan.serving.client import Ollama
 from huigan.serving.errors import UnknownTag
@@ -71,7 +72,7 @@ def test_the_bots_machine_has_no_file_and_says_so_until_the_trainers_has_put_it_
     client = Ollama(fake.host, timeout_seconds=10)
     assert keeper.put_back(db, client, AT)
     how = {"by_user_id": None, "at": AT}
-    assert isinstance(operate_releases.rollback(db, client, **how), Promoted)  # type: ignore[arg-type]
+    assert isinstance(rollbacks.rollback(db, client, **how), Promoted)  # type: ignore[arg-type]
     fake.tags.pop("huigan:run1-2")
     hidden = file.rename(file.with_name("elsewhere"))
     with pytest.raises(UnknownTag):
@@ -90,7 +91,7 @@ def test_another_file_under_the_same_path_is_never_served_in_its_place(
     assert keeper.put_back(sqlite_db, client, AT) == []
     fake.add("huigan:run1-2")
     how = {"by_user_id": None, "at": AT}
-    assert isinstance(operate_releases.rollback(sqlite_db, client, **how), Promoted)  # type: ignore[arg-type]
+    assert isinstance(rollbacks.rollback(sqlite_db, client, **how), Promoted)  # type: ignore[arg-type]
     fake.tags.pop("huigan:run1-2")
     with pytest.raises(UnknownTag):
         operate_releases.promote(sqlite_db, client, 2, **how)  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ from huigan.operate import (
     library,
     releases,
     retention,
+    rollbacks,
     runs,
     settable,
     timetable,
@@ -334,11 +335,11 @@ class Year:
                 self.counts["tags lost"] += 1
 
     def _go_back(self, at: datetime) -> None:
-        """Twice in a row it may come to a release that was pruned while another was the one before: then it fails."""
+        """It passes over what was pruned long ago; an Ollama that is away fails it."""
         try:
-            done = releases.rollback(self.db, self.client, by_user_id=self.admin.id, at=at)
+            done = rollbacks.rollback(self.db, self.client, by_user_id=self.admin.id, at=at)
         except ServingError:
-            self.counts["rollbacks that came too late"] += 1
+            self.counts["rollbacks that failed"] += 1
             return
         self.counts["rollbacks refused" if isinstance(done, Refusal) else "rolled back"] += 1
 

@@ -12,11 +12,11 @@ from huigan.operate import releases
 from huigan.operate.refusals import Refusal
 from huigan.operate.releases import Promoted, Rejected
 from huigan.serving.client import Ollama
-from huigan.serving.errors import NotRunning, OutOfMemory, ServingError, UnknownTag
+from huigan.serving.errors import NotRunning, OutOfMemory, ServingError
 from storage import artefacts, audit, deployments, outbox, runs, users
 from storage import releases as stored
 from storage.db import Database
-from storage.records import Deployment, Release, RunState
+from storage.records import Release, RunState
 from tests.fakes.ollama import OUT_OF_MEMORY, FakeOllama
 from tests.huigan.operate.conftest import ARTEFACT, AT, Desk, minutes
 
@@ -146,62 +146,6 @@ def test_a_tag_that_ollama_lost_is_made_again_from_its_file(
     assert kept is not None
     assert isinstance(releases.promote(db, client, kept.id, by_user_id=None, at=minutes(1)), Promoted)
     assert fake.tags["huigan:run1-0"].system == ARTEFACT["system"]
-
-
-def test_a_tag_that_is_lost_for_good_cannot_be_rolled_back_to(
-    db: Database, desk: Desk, fake: FakeOllama, client: Ollama, base: Release
-) -> None:
-    published = desk.published()
-    del fake.tags[base.tag]
-    with pytest.raises(UnknownTag):
-        releases.rollback(db, client, by_user_id=None, at=minutes(1))
-    assert live(db) == published.id
-
-
-def test_rolling_back_goes_back_one_by_one_and_says_when_there_is_no_more(
-    db: Database, desk: Desk, client: Ollama
-) -> None:
-    second, third = desk.published(), desk.published()
-    back = releases.rollback(db, client, by_user_id=None, at=minutes(1))
-    assert isinstance(back, Promoted)
-    assert (back.release.id, live(db)) == (second.id, second.id)
-    releases.rollback(db, client, by_user_id=None, at=minutes(2))
-    assert live(db) == 1
-    assert releases.rollback(db, client, by_user_id=None, at=minutes(3)) == Refusal("nothing_before")
-    assert isinstance(releases.rollback(db, client, by_user_id=None, at=minutes(4), to=third.id), Promoted)
-    assert live(db) == third.id
-
-
-@pytest.mark.parametrize(
-    ("history", "before"),
-    [
-        ("", None),
-        ("1", None),
-        ("1 1", None),
-        ("1 2", 1),
-        ("1 2 3", 2),
-        ("1 2 3 r2", 1),
-        ("1 2 3 r2 r1", None),
-        ("1 2 3 r2 3", 2),
-        ("1 2 3 r2 4", 2),
-        ("1 2 3 1", 3),
-        ("1 2 r1 r2", 1),
-    ],
-)
-def test_the_release_before_the_live_one(history: str, before: int | None) -> None:
-    log = [
-        Deployment(number, int(each.strip("r")), 1.0, "user 1", "rollback" if "r" in each else "promote", AT)
-        for number, each in enumerate(history.split(), 1)
-    ]
-    assert releases.before_live(log[::-1]) == before
-
-
-def test_a_share_of_the_traffic_is_not_what_was_live(db: Database, desk: Desk) -> None:
-    published = desk.published()
-    trial = desk.proposed()
-    db.write(deployments.deploy, trial.id, "user 1", "trial", minutes(1), share=0.1)
-    assert live(db) == published.id
-    assert releases.before_live(db.read(deployments.history)) == 1
 
 
 def test_two_promotes_at_once_leave_one_live_and_both_in_the_audit(

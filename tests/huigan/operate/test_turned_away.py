@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from huigan.operate import releases, turned_away
+from huigan.operate import releases, rollbacks, turned_away
 from huigan.serving.client import Ollama
 from storage import datasets, deployments, runs
 from storage.db import Database
@@ -56,7 +56,7 @@ def test_a_release_that_was_rolled_back_is_known_again_until_somebody_makes_it_l
     releases.promote(db, client, older.id, by_user_id=None, at=minutes(2))
     run = running(desk)
     assert db.read(turned_away.same_as, run.id) is None
-    releases.rollback(db, client, by_user_id=None, at=minutes(3))
+    rollbacks.rollback(db, client, by_user_id=None, at=minutes(3))
     assert db.read(turned_away.same_as, run.id) == older.id
     releases.promote(db, client, older.id, by_user_id=None, at=minutes(4))
     assert db.read(turned_away.same_as, run.id) is None

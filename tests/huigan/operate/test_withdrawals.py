@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from huigan.operate import library, releases, withdrawals
+from huigan.operate import library, releases, rollbacks, withdrawals
 from huigan.operate.refusals import Refusal
 from huigan.operate.releases import Promoted
 from huigan.serving.client import Ollama
@@ -48,7 +48,7 @@ def test_the_one_that_answers_goes_on_until_a_clean_one_does_and_is_withdrawn_th
 def test_it_never_follows_one_that_holds_nothing(db: Database, desk: Desk, client: Ollama) -> None:
     held, clean = desk.published(), desk.published()
     take_back(db, held)
-    assert releases.rollback(db, client, by_user_id=None, at=minutes(2), to=held.id) == Refusal(
+    assert rollbacks.rollback(db, client, by_user_id=None, at=minutes(2), to=held.id) == Refusal(
         "data_withdrawn", {"release": held.id}
     )
     assert live(db) == clean.id
@@ -58,7 +58,7 @@ def test_of_two_that_both_hold_some_either_may_answer(db: Database, desk: Desk, 
     first, second = desk.published(), desk.published()
     take_back(db, first)
     take_back(db, second)
-    assert isinstance(releases.rollback(db, client, by_user_id=None, at=minutes(2)), Promoted)
+    assert isinstance(rollbacks.rollback(db, client, by_user_id=None, at=minutes(2)), Promoted)
     assert live(db) == first.id
 
 
