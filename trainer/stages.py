@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from huigan.serving.client import Ollama
-from storage import deployments, holdings, run_points, runs
+from storage import audit, deployments, holdings, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe, Stage
 from storage.records import Live, Run
@@ -161,16 +162,23 @@ def start(work: Work) -> Origin:
 
 def continued(work: Work, live: Live) -> Path | None:
     """None for a run from the base: also where the live release is the base itself, which has no adapter, or holds what
-    somebody took back."""
+    somebody took back: then nothing goes on from it, for the run is to make one without that."""
     before = live.artefact.run_id
     if work.recipe.start == "base" or before is None:
         return None
-    if work.db.read(holdings.of_run, before) is not None:
+    if not work.db.write(_goes_on, work.run, before, work.now()):
         log.warning("run %d begins from the base: run %d holds what was taken back", work.run.id, before)
         return None
-    adapter = continuing.adapter_in(folder_of(work.home, work.db.read(runs.get, before)), work.recipe, live.release.tag)
-    work.db.write(runs.go_on_from, work.run.id, work.run.attempt, before)
-    return adapter
+    return continuing.adapter_in(folder_of(work.home, work.db.read(runs.get, before)), work.recipe, live.release.tag)
+
+
+def _goes_on(session: Session, run: Run, before: int, at: datetime) -> bool:
+    """At once, so that whoever takes something back meanwhile finds the one marked or the other going on from it."""
+    if holdings.of_run(session, before) is not None:
+        audit.record(session, None, "run.from_base", at, run=run.id, holds=before)
+        return False
+    runs.go_on_from(session, run.id, run.attempt, before)
+    return True
 
 
 def keep_cases(work: Work) -> None:
