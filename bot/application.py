@@ -128,14 +128,14 @@ def build_application(
     access, broadcasts = AccessPart(*panels), Broadcasts(*panels, limits.overall_per_second / 3)
     models = Library(db, library, chat, screen, locales, queue.replayed, intervals.cards_seconds)
     application.add_handler(access.gate(), group=-1)
-    for panels_part in (access, People(*panels), broadcasts, models, EffectsPart(db, screen, locales)):
+    effects, adjusting = EffectsPart(db, screen, locales), Adjusting(*panels)
+    for panels_part in (access, People(*panels), broadcasts, models, adjusting, effects):
         application.add_handlers([*panels_part.handlers(), *guarded(db, screen, locales, panels_part.acts())])
     simple = (
         Admin(db, library),
         runs,
         Stats(db, screen),
         Schedule(db),
-        Adjusting(db),
         Health(db, library, home),
         CanaryPart(db, library),
     )

@@ -39,6 +39,7 @@ DECISION_KEY = "schedule_decision"
 LAPSED_KEY = "schedule_lapsed"  # set when a firing found too little feedback
 
 OF_RECIPE: Mapping[str, Callable[[Recipe], Any]] = {
+    "approval": lambda recipe: recipe.approval,
     "min_total_ratings": lambda recipe: recipe.data.min_ratings,
     "min_raters": lambda recipe: recipe.data.min_raters,
     "min_answers": lambda recipe: recipe.data.min_answers,

@@ -23,7 +23,7 @@ from storage.bounds import SLUG, between, matching
 from storage.complaints import BadRecipe as BadRecipe
 from storage.complaints import Complaint as Complaint
 from storage.pass_through import REFUSED_PEFT, REFUSED_TRL
-from storage.release_policy import Canary, Rollback
+from storage.release_policy import Approval, Canary, Rollback
 
 Stage = Literal["sft", "dpo", "kto", "orpo"]
 # Of huigan.llama.quantise.MIXTURES; tests hold the two together.
@@ -213,7 +213,7 @@ class Recipe:
     quantisation: Quantisation = "Q4_K_M"
     importance: Literal["auto", True, False] = "auto"
     importance_tokens: int = between(256, 10**7, 50_000)
-    approval: Literal["approve", "auto", "canary"] = "approve"
+    approval: Approval = "approve"
     data: Data = field(default_factory=Data)
     train: Train = field(default_factory=Train)
     sft: Table = field(default_factory=dict, metadata={"overrides": True})

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from storage.bounds import between
+
+Approval = Literal["approve", "auto", "canary"]  # an admin's, at once, on trial first
+APPROVALS: tuple[str, ...] = get_args(Approval)
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import workers
+from huigan.operate import settable, workers
 from huigan.operate.refusals import Refusal
 from storage import audit, deployments, gpu, outbox, releases, runs, settings
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
+from storage.release_policy import APPROVALS
 
 # What is said of a canary that begins, by what it is judged by.
 ON_TRIAL = {deployments.CONVERSATIONS: "canary_of_conversations", deployments.COMPARISONS: "canary_by_comparisons"}
@@ -55,13 +56,20 @@ def _queue(
 ) -> Enqueued | Refusal:
     if not dataset_only and (lacking := lacks(session)):
         return lacking
+    wanted = _as_admins_want(session, recipe)
     added = runs.enqueue(
-        session, recipe.lane, recipe.to_dict(), why, at, by_user_id=by_user_id, dataset_only=dataset_only
+        session, wanted.lane, wanted.to_dict(), why, at, by_user_id=by_user_id, dataset_only=dataset_only
     )
     if added is None:
         waiting = runs.newest(session, 1, states=frozenset({RunState.QUEUED}), lane=recipe.lane)
         return Refusal("already_queued", {"run": waiting[0].id if waiting else None, "lane": recipe.lane})
     return Enqueued(added, workers.is_alive(session, at))
+
+
+def _as_admins_want(session: Session, recipe: Recipe) -> Recipe:
+    """With an admin's word on what becomes of a release, which beats the recipe's."""
+    kept = settings.get(session, settable.APPROVAL)
+    return recipe if kept is None or kept.value not in APPROVALS else replace(recipe, approval=kept.value)
 
 
 def lacks(session: Session) -> Refusal | None:

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from huigan.operate import cron, quiet, recipes
 from huigan.operate.refusals import Refusal
-from storage import audit, gpu, settings
+from storage import audit, gpu, release_policy, settings
 from storage.complaints import BadRecipe
 from storage.records import Setting
 
@@ -28,6 +28,7 @@ OFF = "off"
 MOST_RATINGS = 1_000_000
 MOST_HOURS = 24 * 365
 MOST_MINUTES = 7 * 24 * 60
+APPROVAL = "approval"
 TOLD = "said:"  # of setting keys: what a process was told where it runs
 ROOMS = ("schedules", "trainer")
 
@@ -124,6 +125,7 @@ ALL = (
     Settable("cool_down_hours", amount(MOST_HOURS), 0.0, "HUIGAN_COOL_DOWN_HOURS"),
     Settable("zone", zone_name, None, "HUIGAN_ZONE"),
     Settable("recipe", recipe_name, recipes.DEFAULT, "HUIGAN_RECIPE", recipes.SETTING),
+    Settable(APPROVAL, one_of(*release_policy.APPROVALS), "approve"),
     Settable("min_total_ratings", count, 200),
     Settable("min_raters", count, 5),
     Settable("min_answers", count, 50),

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from huigan.operate import releases as operate_releases
+from huigan.operate import settable
 from huigan.texts import catalogue, locale_of, text
-from storage import deployments, runs, users
+from storage import deployments, runs, settings, users
 from storage.db import Database
 from storage.records import Release, Role, RunState
 from tests.bot import running
@@ -217,6 +218,31 @@ def test_who_is_no_admin_any_more_or_never_was_tries_promotes_and_ends_nothing(a
     assert text(admin.locale, "refusal.not_admin") in late.answer
     assert answering(here.db) == (TAG, None)
     assert here.db.read(runs.get, run_id).state is RunState.AWAITING_APPROVAL
+
+
+def test_settings_are_changed_by_buttons_by_admins_alone(admin: Admin) -> None:
+    here = admin.here
+    admin.says("/settings schedule off")
+    admin.says("/settings approval approve")
+    admin.says("/settings")
+    panel = admin.reads("adjusting.how", names=", ".join(settable.NAMED))
+    here.wait(lambda: panel.buttons, about="its buttons")
+    chosen = f"{text(admin.locale, 'approval.canary')} ✓"
+    assert chosen not in panel.buttons
+    mallory, _ = somebody(here, "en")
+    press = mallory.forges_press(panel, "approval:auto")
+    here.wait(lambda: press.answered, about="it is answered")
+    assert text("en", "refusal.not_admin") in press.answer
+    admin.presses(panel, "approval.canary")
+    here.wait(lambda: chosen in panel.buttons, about="the button is marked")
+    admin.presses(panel, "adjusting.cron_on")
+    here.wait(lambda: text(admin.locale, "adjusting.cron_off") in panel.buttons, about="it can be turned off again")
+    assert "0 3 * * *" in panel.text
+    admin.presses(panel, "adjusting.cron_off")
+    here.wait(lambda: text(admin.locale, "adjusting.cron_on") in panel.buttons, about="it is off")
+    kept = {name: here.db.read(settings.get, name).value for name in ("approval", "schedule")}  # type: ignore[union-attr]
+    assert kept == {"approval": "canary", "schedule": ""}
+    assert [row["act"] for row in here.rows("audit", user_id=me(admin))] == ["setting.set"] * 5
 
 
 def me(admin: Admin) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from huigan.operate import runs, workers
+from huigan.operate import runs, settable, workers
 from huigan.operate.refusals import Refusal
 from storage import audit, deployments, outbox, settings, users
 from storage import runs as stored
@@ -32,6 +32,14 @@ def test_a_run_is_queued_with_its_whole_recipe_and_says_whether_a_trainer_lives(
     second = enqueue(db)
     assert isinstance(second, runs.Enqueued)
     assert second.trainer_lives
+
+
+def test_what_an_admin_says_of_releases_beats_the_recipe_and_stands_in_the_run(db: Database, desk: Desk) -> None:
+    for said, expected in (("canary", "canary"), ("a word of tomorrow", RECIPE.approval), (None, RECIPE.approval)):
+        db.write(settings.put, settable.APPROVAL, said, None, AT)
+        run = queued(db)
+        assert run.recipe == {**RECIPE.to_dict(), "approval": expected}
+        runs.cancel(db, run.id, by_user_id=None, at=AT)
 
 
 def test_a_second_run_in_the_queue_is_refused_and_names_the_first(db: Database, desk: Desk) -> None:

@@ -21,7 +21,7 @@ OF_DATA = {
     "act", "broadcast", "needed", "role", "error", "file", "refusal", "notice", "gate", "schedule", "stage",
     "state", "reason", "command", "report", "demo",
     "while_training", "dropped", "backup", "setting", "origin", "waits",
-    "condition", "check", "doctor", "canary", "passed_over",
+    "condition", "check", "doctor", "canary", "passed_over", "approval",
 }  # fmt: skip
 
 
