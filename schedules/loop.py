@@ -47,6 +47,7 @@ OF_RECIPE: Mapping[str, Callable[[Recipe], Any]] = {
     "min_thumbs": lambda recipe: recipe.data.min_thumbs,
     "while_training": lambda recipe: recipe.serving.while_training,
 }
+UNDER_WAY = frozenset({RunState.QUEUED, RunState.RUNNING})
 SETTINGS = ("schedule", "min_ratings", "quiet_hours", "cool_down_hours", "zone", *OF_RECIPE)
 
 Chore = Callable[[datetime], object]
@@ -112,20 +113,21 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
     newest = runs.newest(session, 1, lane=lane, dataset_only=False, queued_by=latest)  # a data set alone taught nothing
     last_queued_at = newest[0].queued_at if newest else None
     counted = feedback.count(session)
+    under_way = {each.state: each.id for each in runs.newest(session, 2, states=UNDER_WAY, lane=lane)}  # one of each
     return policy.Facts(
         at=at,
         lane=lane,
         has_base=live is not None,
         has_weights=live is not None and live.artefact.weights is not None,
-        queued_run=_id_of(session, lane, RunState.QUEUED),
-        running_run=_id_of(session, lane, RunState.RUNNING),
+        queued_run=under_way.get(RunState.QUEUED),
+        running_run=under_way.get(RunState.RUNNING),
         last_queued_at=last_queued_at,
         last_ended_at=_until(latest, _ended_at(newest[0])) if newest else None,
-        since_at=deployments.first_at(session) if live else None,
+        since_at=deployments.first_at(session) if live and not newest else None,
         lapsed_at=_until(latest, _lapsed_at(session)),
         ratings=counted.ratings,
         raters=counted.raters,
-        new_ratings=feedback.count(session, last_queued_at).ratings,
+        new_ratings=feedback.ratings_since(session, last_queued_at),
         kinds=feedback.kinds(session),
         trainer_lives=workers.is_alive(session, at),
         tried_release=tried.release.id if tried else None,
@@ -268,8 +270,3 @@ def _lapsed_at(session: Session) -> datetime | None:
 
 def _until(latest: datetime, then: datetime | None) -> datetime | None:
     return then if then is not None and then <= latest else None
-
-
-def _id_of(session: Session, lane: str, state: RunState) -> int | None:
-    found = runs.newest(session, 1, states=frozenset({state}), lane=lane)
-    return found[0].id if found else None

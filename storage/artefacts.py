@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -13,6 +13,8 @@ from storage.records import Artefact
 from storage.rows import add as add_row
 from storage.rows import every, first
 from storage.tables import artefact
+
+OF_ID = select(artefact).where(artefact.c.id == bindparam("id"))
 
 
 def add(session: Session, **values: Any) -> Artefact:
@@ -22,7 +24,7 @@ def add(session: Session, **values: Any) -> Artefact:
 
 def get(session: Session, artefact_id: int) -> Artefact:
     """Raises LookupError."""
-    found = first(session, Artefact, select(artefact).where(artefact.c.id == artefact_id))
+    found = first(session, Artefact, OF_ID, id=artefact_id)
     if found is None:
         raise LookupError(f"artefact {artefact_id} is unknown")
     return found

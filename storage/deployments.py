@@ -11,16 +11,27 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.orm import Session
 
 from storage import releases
 from storage.records import Artefact, Deployment, Live, Release
-from storage.rows import add, as_record_of, every
+from storage.rows import add, as_record_of, every, first
 from storage.tables import artefact, deployment, release
 
 # Why a share is below 1: that share of conversations is answered by it, or of messages answered a second time.
 CONVERSATIONS, COMPARISONS = "conversations", "comparisons"
+
+
+HISTORY = select(deployment).order_by(deployment.c.id.desc()).limit(bindparam("limit"))
+JOINED = (
+    select(deployment, release, artefact)
+    .join(release, release.c.id == deployment.c.release_id)
+    .join(artefact, artefact.c.id == release.c.artefact_id)
+    .order_by(deployment.c.id.desc())
+    .limit(1)
+)
+LIVE = JOINED.where(deployment.c.share >= 1.0)
 
 
 def deploy(session: Session, release_id: int, by: str, why: str, at: datetime, *, share: float = 1.0) -> Deployment:
@@ -29,7 +40,7 @@ def deploy(session: Session, release_id: int, by: str, why: str, at: datetime, *
 
 def live(session: Session) -> Live | None:
     """The newest deployment with share 1; None before the first `huigan base add`."""
-    return _newest(session, select(deployment).where(deployment.c.share >= 1.0))
+    return _newest(session, LIVE)
 
 
 def hold(session: Session) -> None:
@@ -39,14 +50,19 @@ def hold(session: Session) -> None:
 
 def canary(session: Session) -> Live | None:
     """The release that is tried beside the live one, if one is."""
-    newest = _newest(session, select(deployment))
-    return newest if newest is not None and 0.0 < newest.deployment.share < 1.0 else None
+    return _newest(session, JOINED) if _tried(session) is not None else None
 
 
 def of_canary(session: Session) -> list[Deployment]:
     """Of the canary that there is: its deployments, oldest first. More than one where its share was changed."""
-    tried = canary(session)
-    return [] if tried is None else [*_back_to_its_beginning(session, tried.deployment)][::-1]
+    tried = _tried(session)
+    return [] if tried is None else [*_back_to_its_beginning(session, tried)][::-1]
+
+
+def _tried(session: Session) -> Deployment | None:
+    """The newest, where it is a canary's: what is asked at each look and each turn, and mostly None."""
+    newest = first(session, Deployment, HISTORY, limit=1)
+    return newest if newest is not None and 0.0 < newest.share < 1.0 else None
 
 
 def _back_to_its_beginning(session: Session, newest: Deployment) -> Iterator[Deployment]:
@@ -76,15 +92,11 @@ def lot(tag: str, conversation_id: int) -> float:
 def of_tag(session: Session, tag: str) -> Live | None:
     """The newest deployment of the release with that tag."""
     released = releases.by_tag(session, tag)
-    return (
-        None if released is None else _newest(session, select(deployment).where(deployment.c.release_id == released.id))
-    )
+    return None if released is None else _newest(session, JOINED.where(deployment.c.release_id == released.id))
 
 
 def _newest(session: Session, query: Select[Any]) -> Live | None:
-    joined = query.join(release, release.c.id == deployment.c.release_id)
-    joined = joined.join(artefact, artefact.c.id == release.c.artefact_id).add_columns(*release.c, *artefact.c)
-    row = session.execute(joined.order_by(deployment.c.id.desc()).limit(1)).first()
+    row = session.execute(query).first()
     if row is None:
         return None
     return Live(
@@ -107,4 +119,4 @@ def first_at(session: Session) -> datetime | None:
 
 def history(session: Session, limit: int = 50) -> list[Deployment]:
     """Newest first."""
-    return every(session, Deployment, select(deployment).order_by(deployment.c.id.desc()).limit(limit))
+    return every(session, Deployment, HISTORY, limit=limit)

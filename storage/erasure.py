@@ -48,6 +48,8 @@ def expire(session: Session, quiet_before: datetime, limit: int = 100) -> tuple[
         is_over, t.conversation.c.id.not_in(spoken), t.conversation.c.id.not_in(waiting)
     )
     numbers = list(session.scalars(quiet.order_by(t.conversation.c.id).limit(limit)))
+    if not numbers:
+        return 0, []
     said = select(t.message.c.id).where(t.message.c.conversation_id.in_(numbers))
     paths = attachments.remove(session, session.scalars(said).all())
     _erase_said(session, said, {})

@@ -42,7 +42,7 @@ class Held:
 def held(session: Session, at: datetime) -> Held | None:
     """None where no run has it, or answers share it with the run."""
     running = runs.newest(session, states=frozenset({RunState.RUNNING}))
-    setting = settings.get(session, SETTING)
+    setting = settings.get(session, SETTING) if running else None
     return decide(running, setting.value if setting else None, at)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -13,6 +13,8 @@ from storage import runs
 from storage.records import Holding, Run
 from storage.rows import every, first, put_row
 from storage.tables import artefact, holding, release, run
+
+OF_RUN = select(holding).where(holding.c.run_id == bindparam("id"))
 
 
 def mark(session: Session, run_ids: Iterable[int], at: datetime) -> list[Holding]:
@@ -27,7 +29,7 @@ def _mark(session: Session, run_id: int, at: datetime) -> Holding:
 
 
 def of_run(session: Session, run_id: int | None) -> Holding | None:
-    return first(session, Holding, select(holding).where(holding.c.run_id == run_id))
+    return first(session, Holding, OF_RUN, id=run_id)
 
 
 def of_release(session: Session, number: int) -> Holding | None:

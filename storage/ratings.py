@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from storage.records import Rating, Reason, Thumb
 from storage.rows import add as add_row
 from storage.rows import batches, every, first
 from storage.tables import rating
+
+# Asked at each look of schedules, and so built once.
+_counts = rating.c.id.in_(select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)) & (
+    rating.c.thumb != Thumb.WITHDRAWN
+)
+_corrected = rating.c.correction.is_not(None)
+COUNT = select(func.count()).where(_counts)
+COUNT_SINCE = COUNT.where(rating.c.rated_at > bindparam("since"))
+LIKED_AND_CORRECTED = select(
+    func.count().filter((rating.c.thumb == Thumb.UP) & ~_corrected), func.count().filter(_corrected)
+).where(_counts)
 
 
 def add(
@@ -81,18 +92,14 @@ def _those(latest: Select[tuple[int]], after: int) -> Select[tuple[object, ...]]
 
 def count(session: Session, since: datetime | None = None) -> int:
     """How many ratings count, of those given after `since`."""
-    latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
-    query = select(func.count()).where(rating.c.id.in_(latest), rating.c.thumb != Thumb.WITHDRAWN)
-    return session.execute(query if since is None else query.where(rating.c.rated_at > since)).scalar_one()
+    if since is None:
+        return session.execute(COUNT).scalar_one()
+    return session.execute(COUNT_SINCE, {"since": since}).scalar_one()
 
 
 def liked_and_corrected(session: Session) -> tuple[int, int]:
     """Of the ratings that count: how many are 👍 without a correction, and how many have one."""
-    latest = select(func.max(rating.c.id)).group_by(rating.c.answer_id, rating.c.user_id)
-    counts = rating.c.id.in_(latest) & (rating.c.thumb != Thumb.WITHDRAWN)
-    corrected = rating.c.correction.is_not(None)
-    kinds = (func.count().filter((rating.c.thumb == Thumb.UP) & ~corrected), func.count().filter(corrected))
-    liked, corrections = session.execute(select(*kinds).where(counts)).one()
+    liked, corrections = session.execute(LIKED_AND_CORRECTED).one()
     return liked, corrections
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from storage.records import Release
 from storage.rows import add_once, batches, every, first
 from storage.tables import artefact, release
+
+OF_ID = select(release).where(release.c.id == bindparam("id"))
+OF_TAG = select(release).where(release.c.tag == bindparam("tag"))
+OF_ARTEFACT = select(release).where(release.c.artefact_id == bindparam("id"))
 
 
 def add(session: Session, tag: str, artefact_id: int, at: datetime) -> Release:
@@ -23,14 +27,14 @@ def add(session: Session, tag: str, artefact_id: int, at: datetime) -> Release:
 
 def get(session: Session, number: int) -> Release:
     """Raises LookupError."""
-    found = first(session, Release, select(release).where(release.c.id == number))
+    found = first(session, Release, OF_ID, id=number)
     if found is None:
         raise LookupError(f"release {number} is unknown")
     return found
 
 
 def by_tag(session: Session, tag: str) -> Release | None:
-    return first(session, Release, select(release).where(release.c.tag == tag))
+    return first(session, Release, OF_TAG, tag=tag)
 
 
 def systems(session: Session, numbers: Iterable[int]) -> dict[int, str]:
@@ -44,7 +48,7 @@ def systems(session: Session, numbers: Iterable[int]) -> dict[int, str]:
 
 
 def of_artefact(session: Session, artefact_id: int) -> Release | None:
-    return first(session, Release, select(release).where(release.c.artefact_id == artefact_id))
+    return first(session, Release, OF_ARTEFACT, id=artefact_id)
 
 
 def newest(session: Session, limit: int = 50) -> list[Release]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row, Table, insert
@@ -27,13 +28,14 @@ def as_record_of(kind: type[R], table: Table, row: Row[Any]) -> R:
     return kind(**{name: row._mapping[table.c[name]] for name in fields})
 
 
-def first(session: Session, kind: type[R], query: Executable) -> R | None:
-    row = session.execute(query).first()
+def first(session: Session, kind: type[R], query: Executable, /, **bound: Any) -> R | None:
+    """`bound` fills a query that was built once: building one takes twice as long as asking it."""
+    row = session.execute(query, bound).first()
     return None if row is None else as_record(kind, row)
 
 
-def every(session: Session, kind: type[R], query: Executable) -> list[R]:
-    return [as_record(kind, row) for row in session.execute(query)]
+def every(session: Session, kind: type[R], query: Executable, /, **bound: Any) -> list[R]:
+    return [as_record(kind, row) for row in session.execute(query, bound)]
 
 
 def batches(ids: Iterable[int]) -> Iterator[list[int]]:
@@ -50,22 +52,39 @@ def chunks(names: Iterable[N]) -> Iterator[list[N]]:
 
 def add(session: Session, kind: type[R], table: Table, /, **values: Any) -> R:
     """Insert one row and return it as the database kept it."""
-    return as_record(kind, session.execute(insert(table).values(**values).returning(table)).one())
+    return as_record(kind, session.execute(_inserting(table), values).one())
 
 
 def add_once(session: Session, kind: type[R], table: Table, /, **values: Any) -> R | None:
     """Insert one row, or nothing (None) where a unique constraint already holds one like it."""
-    query = _insert(session, table).values(**values).on_conflict_do_nothing().returning(table)
-    return first(session, kind, query)
+    return first(session, kind, _inserting_once(_dialect(session), table), **values)
 
 
 def put_row(session: Session, kind: type[R], table: Table, key: str, /, **values: Any) -> R:
     """Insert one row, or overwrite the one that has the same `key`; safe where several do so at once."""
-    query = _insert(session, table).values(**values)
-    query = query.on_conflict_do_update(index_elements=[key], set_=values)
-    return as_record(kind, session.execute(query.returning(table)).one())
+    return as_record(kind, session.execute(_putting(_dialect(session), table, key, tuple(values)), values).one())
 
 
-def _insert(session: Session, table: Table) -> postgresql.Insert | sqlite.Insert:
-    is_postgres = session.get_bind().dialect.name == "postgresql"
-    return postgresql.insert(table) if is_postgres else sqlite.insert(table)
+def _dialect(session: Session) -> str:
+    return session.get_bind().dialect.name
+
+
+@cache
+def _inserting(table: Table) -> Executable:
+    return insert(table).returning(table)
+
+
+@cache
+def _inserting_once(dialect: str, table: Table) -> Executable:
+    return _insert(dialect, table).on_conflict_do_nothing().returning(table)
+
+
+@cache
+def _putting(dialect: str, table: Table, key: str, names: tuple[str, ...]) -> Executable:
+    query = _insert(dialect, table)
+    given = {name: query.excluded[name] for name in names}
+    return query.on_conflict_do_update(index_elements=[key], set_=given).returning(table)
+
+
+def _insert(dialect: str, table: Table) -> postgresql.Insert | sqlite.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

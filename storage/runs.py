@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -20,6 +21,9 @@ from storage.tables import run, run_event
 
 ENDED = frozenset(RunState) - {RunState.QUEUED, RunState.RUNNING, RunState.AWAITING_APPROVAL}
 BY_ITSELF = ("schedule", "threshold", "rebuild")  # why a run was queued that nobody asked for
+
+
+OF_ID = select(run).where(run.c.id == bindparam("id"))
 
 
 def enqueue(
@@ -200,7 +204,7 @@ def and_on(session: Session, run_ids: Iterable[int]) -> set[int]:
 
 def get(session: Session, run_id: int) -> Run:
     """Raises LookupError."""
-    found = first(session, Run, select(run).where(run.c.id == run_id))
+    found = first(session, Run, OF_ID, id=run_id)
     if found is None:
         raise LookupError(f"run {run_id} is unknown")
     return found
@@ -222,14 +226,21 @@ def newest(
     queued_by: datetime | None = None,
 ) -> list[Run]:
     """Newest first. `queued_by` leaves out those of a later time, which a clock that went wrong has left behind."""
-    query = select(run).order_by(run.c.id.desc()).limit(limit)
-    if queued_by is not None:
-        query = query.where(run.c.queued_at <= queued_by)
-    if lane is not None:
-        query = query.where(run.c.lane == lane)
-    if dataset_only is not None:
-        query = query.where(run.c.dataset_only.is_(dataset_only))
-    return every(session, Run, query if states is None else query.where(run.c.state.in_(sorted(states))))
+    bound = {"limit": limit, "lane": lane, "dataset_only": dataset_only, "queued_by": queued_by}
+    given = {name: value for name, value in bound.items() if value is not None}
+    return every(session, Run, _newest(states, frozenset(given)), **given)
+
+
+@cache
+def _newest(states: frozenset[RunState] | None, given: frozenset[str]) -> Select[Any]:
+    query: Select[Any] = select(run).order_by(run.c.id.desc()).limit(bindparam("limit"))
+    if "queued_by" in given:
+        query = query.where(run.c.queued_at <= bindparam("queued_by"))
+    if "lane" in given:
+        query = query.where(run.c.lane == bindparam("lane"))
+    if "dataset_only" in given:
+        query = query.where(run.c.dataset_only == bindparam("dataset_only"))
+    return query if states is None else query.where(run.c.state.in_(sorted(states)))
 
 
 def events(session: Session, run_id: int) -> list[RunEvent]:

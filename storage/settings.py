@@ -6,22 +6,24 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from storage.records import Setting
-from storage.rows import as_record, first, put_row
+from storage.rows import every, first, put_row
 from storage.tables import setting
+
+OF_KEY = select(setting).where(setting.c.key == bindparam("key"))
+OF_KEYS = select(setting).where(setting.c.key.in_(bindparam("keys", expanding=True)))
 
 
 def get(session: Session, key: str) -> Setting | None:
-    return first(session, Setting, select(setting).where(setting.c.key == key))
+    return first(session, Setting, OF_KEY, key=key)
 
 
 def many(session: Session, keys: Iterable[str]) -> dict[str, Setting]:
     """By key, those that are set."""
-    rows = session.execute(select(setting).where(setting.c.key.in_(sorted(set(keys)))))
-    return {row.key: as_record(Setting, row) for row in rows}
+    return {each.key: each for each in every(session, Setting, OF_KEYS, keys=sorted(set(keys)))}
 
 
 def put(session: Session, key: str, value: Any, by_user_id: int | None, at: datetime) -> Setting:

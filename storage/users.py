@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy import update as sql_update
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,9 @@ from storage.rows import add_once, batches, every, first
 from storage.tables import turn, user
 
 SIMULATED = "simulated"  # the channel of people who are programs: they have nothing to agree to
+
+
+OF_ID = select(user).where(user.c.id == bindparam("id"))
 
 
 def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
@@ -45,7 +48,7 @@ def find(session: Session, channel: str, external_id: str) -> User | None:
 
 
 def find_by_id(session: Session, user_id: int) -> User | None:
-    return first(session, User, select(user).where(user.c.id == user_id))
+    return first(session, User, OF_ID, id=user_id)
 
 
 def get(session: Session, user_id: int) -> User:

@@ -53,7 +53,7 @@ def _known(session: Session, at: datetime) -> dict[str, Any]:
     last, looked_at, trainer = backups.last(session), timetable.looked_at(session), workers.seen(session)
     return {
         "trainer": trainer,
-        "is_trainer_alive": workers.is_alive(session, at),
+        "is_trainer_alive": workers.lives(trainer, at),
         "schedules_looked_at": looked_at,
         "failed_runs": _failed_in_a_row(session),
         "waiting": turns.count_unclosed(session),

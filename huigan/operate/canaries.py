@@ -203,18 +203,17 @@ def keep_warm(db: Database, client: Ollama, at: datetime) -> str | None:
 
 
 def _due_warm(session: Session, at: datetime) -> tuple[Deployment, Release, Release, float] | None:
-    live, number, crowded = deployments.live(session), rollbacks.way_back(session), settings.get(session, CROWDED)
-    if live is None or live.artefact.run_id is None or number is None or gpu.held(session, at) is not None:
-        return None
-    if crowded is not None and crowded.value == live.deployment.id:
+    live = deployments.live(session)
+    if live is None or live.artefact.run_id is None:
         return None
     _, bars = observed.policy_of(runs.get(session, live.artefact.run_id))
     until = live.deployment.since_at + timedelta(hours=bars.warm_hours)
-    return (
-        (live.deployment, live.release, releases.get(session, number), (until - at).total_seconds())
-        if at < until
-        else None
-    )
+    if at >= until or gpu.held(session, at) is not None:
+        return None
+    number, crowded = rollbacks.way_back(session), settings.get(session, CROWDED)
+    if number is None or (crowded is not None and crowded.value == live.deployment.id):
+        return None
+    return live.deployment, live.release, releases.get(session, number), (until - at).total_seconds()
 
 
 def keep_alias(db: Database, client: Ollama, _at: datetime, *, alias: str = tags.ALIAS) -> bool:

@@ -18,8 +18,12 @@ class Feedback:
 
 def count(session: Session, since: datetime | None = None) -> Feedback:
     """All, or what came after `since`. Consent is not looked at: a data set may keep fewer."""
-    given = ratings.count(session, since) + comparisons.count(session, since)
-    return Feedback(given, ratings.raters(session))
+    return Feedback(ratings_since(session, since), ratings.raters(session))
+
+
+def ratings_since(session: Session, since: datetime | None) -> int:
+    """And comparisons."""
+    return ratings.count(session, since) + comparisons.count(session, since)
 
 
 def kinds(session: Session) -> dict[str, int]:

@@ -91,8 +91,13 @@ def of_canary(trial: Trial, rules: Canary, bars: Rollback, at: datetime) -> Judg
     return judged
 
 
+def is_watched(since_at: datetime, bars: Rollback, at: datetime) -> bool:
+    """Whether what answers since then may give way to the one before without a hand."""
+    return bars.automatic and at - since_at <= timedelta(days=bars.watch_days)
+
+
 def of_live(reign: Reign, bars: Rollback, at: datetime) -> Judgement:
-    if not bars.automatic or at - reign.since_at > timedelta(days=bars.watch_days):
+    if not is_watched(reign.since_at, bars, at):
         return Judgement(Act.WAIT, ())
     troubles = (*_troubles(reign.service, reign.service_before, bars), *_less_liked(reign, bars))
     return Judgement(Act.ROLL_BACK if troubles else Act.WAIT, troubles)

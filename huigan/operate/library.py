@@ -15,7 +15,7 @@ from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
-from storage import artefacts, audit, deployments, holdings, releases, runs
+from storage import artefacts, audit, dataset_copies, deployments, holdings, releases, runs
 from storage.db import Database
 from storage.records import Release, RunState
 
@@ -85,7 +85,7 @@ def prune(db: Database, client: Ollama, keep: int | None, at: datetime, *, dry: 
 def _let_go(db: Database, there: set[str], at: datetime) -> None:
     """Of runs of which nothing is left. Where the live release's tag is not in this Ollama, it may be another one, or
     one that lost them: what it lacks says nothing then."""
-    live = db.read(deployments.live)
+    live = db.read(deployments.live) if db.read(dataset_copies.nowhere) else None
     if live is not None and whole(live.release.tag) in there:
         lineage.let_go(db, there | db.read(needs).keys(), at)
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
+from huigan.operate import judgement
 from huigan.operate import releases as operate_releases
 from huigan.operate import rollbacks
 from huigan.operate.betting import Thumbed
@@ -51,7 +52,8 @@ class Answering:
 
 
 def canary(session: Session, at: datetime) -> Tried | None:
-    rows = deployments.of_canary(session)
+    if not (rows := deployments.of_canary(session)):
+        return None
     candidate, live = deployments.canary(session), deployments.live(session)
     run = _run_of(session, candidate)
     if candidate is None or live is None or run is None:
@@ -72,14 +74,20 @@ def canary(session: Session, at: datetime) -> Tried | None:
 
 
 def answering(session: Session, at: datetime) -> Answering | None:
-    """None where there is nothing to go back to, or it is what one has gone back to: nobody goes there and back."""
-    live, number = deployments.live(session), before(session)
+    """None where there is nothing to go back to, or it is what one went back to: nobody goes there and back. Of what
+    is not watched nothing is looked up."""
+    live = deployments.live(session)
     run = _run_of(session, live)
-    if live is None or run is None or number is None or live.deployment.why == operate_releases.ROLLBACK:
+    if live is None or run is None or live.deployment.why == operate_releases.ROLLBACK:
         return None
     _, bars = policy_of(run)
     since_at = live.deployment.since_at
+    number = before(session)
+    if number is None:
+        return None
     other = releases.get(session, number)
+    if not judgement.is_watched(since_at, bars, at):
+        return Answering(live, other, bars, Reign(since_at))
     raters: set[int] = set()
     given = trial_figures.first_thumbs(session, (live.release.id,), since_at, MOST_BEFORE)
     ups = [each.thumb is Thumb.UP for each in _of_each(given, bars.max_of_rater, raters)]

@@ -182,9 +182,9 @@ def tell(session: Session, room: str, said: Said, at: datetime) -> None:
 
 def told(session: Session) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for room in ROOMS:
-        kept = settings.get(session, TOLD + room)
-        for origin, words in (kept.value if kept else {}).items():
+    rows = settings.many(session, (TOLD + room for room in ROOMS))
+    for kept in (rows[TOLD + room] for room in ROOMS if TOLD + room in rows):
+        for origin, words in kept.value.items():
             found[origin] = {**found.get(origin, {}), **words}
     return found
 

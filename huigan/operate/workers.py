@@ -34,5 +34,9 @@ def seen(session: Session) -> tuple[str, datetime] | None:
 
 
 def is_alive(session: Session, at: datetime) -> bool:
-    last = seen(session)
+    return lives(seen(session), at)
+
+
+def lives(last: tuple[str, datetime] | None, at: datetime) -> bool:
+    """Of what was `seen`."""
     return last is not None and at - last[1] < ALIVE_WITHIN

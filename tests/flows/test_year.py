@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -10,13 +11,18 @@ from storage import deployments, runs
 from storage.db import Database
 from tests.fakes.ollama import FakeOllama
 from tests.year import invariants
+from tests.year.crowd import Given
 from tests.year.world import Year
+
+# A week before the clocks are put back, and two before November, in which releases are tried on people first.
+AUTUMN = date(2027, 10, 22)
 
 
 def lived(db: Database, folder: Path, nights: int, seed: int) -> tuple[Year, list[str]]:
     """With every trouble that was seen."""
     with FakeOllama().running() as fake:
-        year, troubles = Year(db, folder / "home", fake, seed), []
+        year = Year(db, folder / "home", fake, seed, AUTUMN)
+        troubles: list[str] = []
         with year.begun():
             for night in year.live(nights):
                 troubles += invariants.after_night(year, night)
@@ -30,6 +36,8 @@ def test_after_two_weeks_of_nights_everything_that_must_hold_holds(sqlite_db: Da
     assert troubles == []
     assert year.counts["attempts"] > 2
     assert year.crowd.counts["ratings"] > 20
+    assert year.counts["runs as clocks were put back"] == 1
+    assert year.acts()["canary.begin by itself"] > 0
 
 
 def test_what_goes_wrong_is_seen(sqlite_db: Database, tmp_path: Path) -> None:
@@ -41,7 +49,7 @@ def test_what_goes_wrong_is_seen(sqlite_db: Database, tmp_path: Path) -> None:
             folder = year.home / "runs" / "1-20270101T000000"
             folder.mkdir(parents=True)
             (folder / "manifest.json").write_text('"kalolo"')
-            year.crowd.ledger.ratings[1_000_000] = (1, 2)
+            year.crowd.ledger.ratings[1_000_000] = Given((1, 2), year.clock.at)
             run = sqlite_db.write(runs.enqueue, "default", year.recipe().to_dict(), "test", year.clock.at)
             assert run is not None
             sqlite_db.write(runs.claim, "gpu", year.clock.at)

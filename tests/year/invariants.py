@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -45,7 +44,7 @@ def at_the_end(year: Year) -> Iterator[str]:
         yield from check(year)
 
 
-# What befalls a server within a year, else the year has shown less than it says.
+# What befalls a server within a year; else the year has shown less than it says.
 BEFALLS = (
     "runs as clocks were put forward",
     "runs as clocks were put back",
@@ -261,7 +260,7 @@ def _sent_to_the_admin(session: Session, by_user: int) -> int:
 
 
 def _told(session: Session) -> list[tuple[str | None, Notice]]:
-    every: list[Any] = session.execute(select(tables.outbox).order_by(tables.outbox.c.id)).all()
+    every = session.execute(select(tables.outbox).order_by(tables.outbox.c.id)).all()
     fields = ("id", "code", "params", "user_id", "undeliverable", "created_at", "sent_at")
     return [(row.key, Notice(**{name: getattr(row, name) for name in fields})) for row in every]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
 from collections import Counter
@@ -74,7 +75,7 @@ RECIPE = {
     "data": {"min_ratings": 12, "min_raters": 3, "min_answers": 5, "min_pairs": 5, "min_thumbs": 5},
     "rollback": {"min_ratings": 8, "min_raters": 3, "alpha": 0.05},
 }
-KEEP_MESSAGES_DAYS = 60
+KEEP_MESSAGES_DAYS = 30
 
 
 @dataclass
@@ -142,6 +143,8 @@ class Year:
         logging.disable(logging.CRITICAL)
         event.listen(self.db.engine, "connect", _hasten)
         self.db.engine.dispose()
+        gc.collect()
+        gc.freeze()  # what is imported stays: not to be looked through again and again
         self.home.mkdir(parents=True, exist_ok=True)
         self.fake.add("base:v1", system="Be kind.")
         registered = bases.register(self.db, self.client, "base:v1", "/weights", by_user_id=None, at=self.clock.at)
@@ -154,6 +157,7 @@ class Year:
                 yield self
         finally:
             logging.disable(logging.NOTSET)
+            gc.unfreeze()
 
     def live(self, nights: int) -> Iterator[int]:
         for night in range(nights):
@@ -295,7 +299,7 @@ class Year:
     def _wanted(self, day: date) -> int:
         """How many questions: what is tried makes people curious, and as clocks change there is a reason to run."""
         if self.db.read(deployments.canary) is not None:
-            return self.rng.randint(4, 8)
+            return self.rng.randint(3, 6)
         return self.rng.randint(2 if _clocks_change(day) else 0, 4)
 
     def _await_the_change(self) -> None:
