@@ -10,9 +10,8 @@ from typing import TypeVar
 
 from sqlalchemy.orm import Session
 
-from huigan.operate import judgement
+from huigan.operate import judgement, rollbacks
 from huigan.operate import releases as operate_releases
-from huigan.operate import rollbacks
 from huigan.operate.betting import Thumbed
 from huigan.operate.judgement import Reign, Service, Trial
 from storage import deployments, releases, runs, trial_figures
