@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,7 +35,7 @@ from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import locale_of, text, told
-from storage import run_cards, runs, users
+from storage import deployments, run_cards, runs, users
 from storage.db import Database
 from storage.records import CardKind, RunCard, RunState, User
 
@@ -74,7 +74,7 @@ class Cards:
             for user, known in await self._db.aread(_missing, at):
                 if (known.run.id, user.id) not in self._given_up:
                     await self._send(user, known)
-            for known, cards in await self._db.aread(_undecided, at):
+            for known, cards in await self._db.aread(_untold, dict(self._tried_on), at):
                 await self._tell_of_trial(known, cards)
             for card, user, known in await self._db.aread(_decided, at):
                 await self._conclude(card, user, known)
@@ -95,7 +95,7 @@ class Cards:
 
     async def _tell_of_trial(self, known: Account, cards: list[tuple[RunCard, User]]) -> None:
         number = known.run.id
-        if number in self._warming or self._tried_on.get(number, NEVER_TOLD) == known.tried_on:
+        if number in self._warming:
             return
         self._tried_on[number] = known.tried_on
         for card, user in cards:
@@ -217,10 +217,15 @@ def _missing(session: Session, at: datetime) -> list[tuple[User, Account]]:
     return found
 
 
-def _undecided(session: Session, at: datetime) -> list[tuple[Account, list[tuple[RunCard, User]]]]:
-    """Runs that await a decision, with their cards."""
+def _untold(
+    session: Session, told_on: Mapping[int, float | None], at: datetime
+) -> list[tuple[Account, list[tuple[RunCard, User]]]]:
+    """Runs that await a decision, with their cards, where these tell of another trial than there is."""
     waiting = runs.newest(session, LISTED, states=frozenset({RunState.AWAITING_APPROVAL}))
-    cards = {run.id: run_cards.of_run(session, run.id, CardKind.PROMOTION) for run in waiting}
+    tried = deployments.canary(session)
+    shares = {tried.artefact.run_id: tried.deployment.share} if tried is not None else {}
+    changed = [each.id for each in waiting if told_on.get(each.id, NEVER_TOLD) != shares.get(each.id)]
+    cards = {run_id: run_cards.of_run(session, run_id, CardKind.PROMOTION) for run_id in changed}
     return [
         (account(session, run_id, at), [(card, users.get(session, card.user_id)) for card in found])
         for run_id, found in cards.items()
