@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from storage import answers, audit, chats, deployments, messages, settings, turns, users
+from storage import answers, attachments, audit, chats, deployments, messages, settings, turns, users
 from storage.records import WHOLE, ChatKind, Role, Turn, TurnState
 
 KEY = "comparison_rate"
@@ -40,9 +40,11 @@ def _canarys(session: Session) -> float:
 
 def second_answer(session: Session, turn_id: int, rng: random.Random, at: datetime) -> Turn | None:
     """The turn that is to answer the same message once more, where the dice and all else say so."""
-    turn = turns.get(session, turn_id)
-    if rng.random() >= max(rate(session), _canarys(session)) or not _may_be_compared(session, turn):
+    turn, canarys = turns.get(session, turn_id), _canarys(session)
+    if rng.random() >= max(rate(session), canarys) or not _may_be_compared(session, turn):
         return None
+    if canarys and attachments.of_messages(session, [turn.message_id]):
+        return None  # whether a canary can see the picture is not known here, and its failure nobody asked for
     return turns.wait(session, turn.conversation_id, turn.message_id, turn.user_id, at, again=True, sampled=True)
 
 

@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy.orm import Session
 
 from huigan.turns import sampling
-from storage import answers, turns, users
+from storage import answers, artefacts, attachments, deployments, releases, turns, users
 from storage.db import Database
-from storage.records import Answer, Ended, Role, Seen, Turn
+from storage.records import Answer, AttachmentKind, Ended, Role, Seen, Turn
 from tests.storage.noun_world import AT, conversation, message
 
 
@@ -41,6 +41,23 @@ def test_the_rate_decides_and_two_in_a_row_never_come(db: Database) -> None:
         assert (again.again, again.sampled) == (True, True)
         answered(session, again)
         assert sampling.second_answer(session, second.id, random.Random(1), AT) is None
+
+    db.write(play)
+
+
+def test_a_canary_is_not_asked_about_a_picture_which_it_may_not_see(db: Database) -> None:
+    def play(session: Session) -> None:
+        [plain], [pictured] = asked(session, 1), asked(session, 1)
+        picture = {"name": "", "mime_type": "image/jpeg", "sha256": "0" * 64, "size_bytes": 1, "path": "/p"}
+        attachments.add(session, pictured.message_id, AT, kind=AttachmentKind.IMAGE, **picture)
+        sampling.set_rate(session, 1.0, None, AT)
+        artefact = artefacts.add(
+            session, quantisation="F16", template="", system="", parameters={}, weights=None, created_at=AT
+        )
+        made = releases.add(session, "huigan:run1-0", artefact.id, AT)
+        deployments.deploy(session, made.id, "run 1", deployments.COMPARISONS, AT, share=0.5)
+        assert sampling.second_answer(session, pictured.id, random.Random(1), AT) is None
+        assert sampling.second_answer(session, plain.id, random.Random(1), AT) is not None
 
     db.write(play)
 
