@@ -32,7 +32,7 @@ CANDIDATE_BYTES, ADAPTER_BYTES, BASE_BYTES = 40_000, 8_000, 120_000
 
 
 USUAL = 0.6
-LIKED = (0.95, 0.95, USUAL, 0.05)
+LIKED = (0.95, 0.95, 0.05, 0.05)
 
 
 class Killed(BaseException):
