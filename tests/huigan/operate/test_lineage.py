@@ -149,6 +149,17 @@ def test_an_ollama_without_the_live_tag_says_nothing_of_what_is_gone(
     assert live.id in led_to(db)
 
 
+def test_what_is_needed_stays_though_ollama_has_lost_it(
+    db: Database, desk: Desk, client: Ollama, fake: FakeOllama, rater_id: int
+) -> None:
+    before = taught(desk, rater_id)
+    taught(desk, rater_id)
+    folder_goes(db, before)
+    del fake.tags[f"huigan:run{before.id}-0123456789ab"]
+    library.prune(db, client, 1, minutes(1))
+    assert before.id in led_to(db)
+
+
 def test_a_letting_go_that_was_cut_short_is_gone_on_with(db: Database, desk: Desk, rater_id: int) -> None:
     first, second = (taught(desk, rater_id, RunState.REJECTED) for _ in range(2))
     for run in (first, second):
