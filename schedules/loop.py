@@ -130,6 +130,7 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
         new_ratings=feedback.ratings_since(session, last_queued_at),
         kinds=feedback.kinds(session),
         trainer_lives=workers.is_alive(session, at),
+        cron_set_at=_until(latest, _cron_set_at(session)),
         tried_release=tried.release.id if tried else None,
     )
 
@@ -266,6 +267,11 @@ def _ended_at(run: Run) -> datetime | None:
 def _lapsed_at(session: Session) -> datetime | None:
     kept = settings.get(session, LAPSED_KEY)
     return kept.set_at if kept else None
+
+
+def _cron_set_at(session: Session) -> datetime | None:
+    found = settings.many(session, (timetable.CRON_KEY, "zone"))
+    return max((each.set_at for each in found.values()), default=None)
 
 
 def _until(latest: datetime, then: datetime | None) -> datetime | None:

@@ -38,6 +38,7 @@ class Facts:
     new_ratings: int  # since last_queued_at
     kinds: Mapping[str, int]  # answers, pairs and thumbs that the ratings give
     trainer_lives: bool
+    cron_set_at: datetime | None = None  # when an admin wrote the cron or the zone: what it counts from, too
     tried_release: int | None = None  # what is on trial: a run that ends meanwhile would take its place
 
 
@@ -92,10 +93,11 @@ def decide(
 
 def _fired_at(facts: Facts, next_firing: NextFiring | None) -> datetime | None:
     """The oldest firing that no run was queued for and that has not lapsed."""
-    counts_from = max(filter(None, (facts.last_queued_at or facts.since_at, facts.lapsed_at)), default=None)
-    if next_firing is None or counts_from is None:
+    began_at = facts.last_queued_at or facts.since_at
+    if next_firing is None or began_at is None:
         return None
-    fired_at = next_firing(counts_from)
+    # 02:30, written at noon, was not missed this morning.
+    fired_at = next_firing(max(filter(None, (began_at, facts.lapsed_at, facts.cron_set_at))))
     return fired_at if fired_at is not None and fired_at <= facts.at else None
 
 

@@ -75,6 +75,18 @@ def test_a_firing_missed_while_nothing_ran_is_made_up_for(db: Database) -> None:
     assert [each.why for each in db.read(runs.newest)] == ["schedule"]
 
 
+def test_an_hour_that_is_written_after_it_struck_waits_for_tomorrow(db: Database) -> None:
+    """No training begins at noon because an admin has just moved it to half past two in the night."""
+    noon = AT.replace(hour=12, minute=0)
+    plan = loop.Plan(lambda: RECIPE, cron="0 23 * * *", zone=UTC)
+    db.write(add_base, noon - timedelta(hours=10))
+    db.write(rate, 4, noon - timedelta(hours=1))
+    assert not loop.consider(db, plan, noon).enqueue
+    db.write(timetable.set_cron, "30 2 * * *", None, noon)
+    assert not loop.consider(db, plan, noon + timedelta(minutes=1)).enqueue
+    assert loop.consider(db, plan, noon + timedelta(hours=15)).why == "schedule"
+
+
 def test_an_admins_setting_beats_the_environment(db: Database) -> None:
     plan = loop.Plan(lambda: RECIPE, min_new_ratings=1000, zone=UTC)
     db.write(add_base, AT)
