@@ -231,6 +231,7 @@ class FakeOllama:
         """Tags and blobs outlive `stop` and `start`, and the port stays the same."""
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer, by Nagle's rule
         listener.bind(("127.0.0.1", self._port))
         self._port = listener.getsockname()[1]
         self._closing.clear()
