@@ -45,12 +45,12 @@ def slogan(each: Found) -> float:
     return float(each["slogan"]["candidate"] - each["slogan"]["base"]) if "slogan" in each else 0.0
 
 
-def over_seeds(found: Sequence[Found], of: Callable[[Found], float]) -> str:
+def over_seeds(found: Sequence[Found], of: Callable[[Found], float], places: int = 2) -> str:
     """Mean and every seed's own value."""
     if not found:
         return "not measured"
     values = [of(each) for each in found]
-    return f"{statistics.fmean(values):.3f} ({', '.join(f'{value:.2f}' for value in values)})"
+    return f"{statistics.fmean(values):.{places + 1}f} ({', '.join(f'{value:.{places}f}' for value in values)})"
 
 
 def methods_table(found: list[Found]) -> list[str]:
@@ -106,11 +106,14 @@ def nights_table(found: list[Found]) -> list[str]:
 
 
 def forgetting_table(found: list[Found]) -> list[str]:
-    rows = ["| replay | seeds | perplexity of general text, after over before | cases lost |", "|---|---|---|---|"]
+    rows = [
+        "| replay | seeds | perplexity of general text, after over before | cases lost, of 74 |",
+        "|---|---|---|---|",
+    ]
     for replay in (False, True):
         cells = those(found, hostile=0.0, defences=True, replay=replay, night=0, method="auto", ratings=200)
         if cells:
-            ratio, lost = over_seeds(cells, general_ratio), over_seeds(cells, controls_lost)
+            ratio, lost = over_seeds(cells, general_ratio), over_seeds(cells, cases_lost, places=0)
             rows.append(f"| {'on' if replay else 'off'} | {len(cells)} | {ratio} | {lost} |")
     return rows
 
@@ -122,7 +125,7 @@ def general_ratio(each: Found) -> float:
     return math.exp(sum(one["tokens"] * math.log(one["candidate"] / one["live"]) for one in read) / tokens)
 
 
-def controls_lost(each: Found) -> float:
+def cases_lost(each: Found) -> float:
     return float(sum(kind["lost"] for kind in each["scorecard"]["suite"]))
 
 
