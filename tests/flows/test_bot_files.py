@@ -209,6 +209,7 @@ def test_a_file_that_is_fetched_at_the_second_try_is_read(here: World) -> None:
     here.telegram.drop("getFile")
     here.alice.sends_document(here.chat, "a.txt", "茶".encode())
     here.answer()
+    assert "茶" in here.mine("message")[0]["text"]
 
 
 @pytest.mark.usefixtures("sighted")
