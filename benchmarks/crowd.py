@@ -14,15 +14,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from benchmarks.raters import GOOD_ENOUGH, Act, Question, judge
 from huigan.demo.community import CHANNEL, Community, SomethingLost
 from huigan.turns import feedback
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Refusal
 from storage import answers, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import OfferedFor, Pick, Thumb
 
 HOSTILE = "simulated-hostile"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Container
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Update
 from telegram.ext import ApplicationHandlerStop, BaseHandler, CommandHandler, ContextTypes, TypeHandler, filters
 
@@ -27,7 +26,7 @@ from huigan.texts import text
 from huigan.turns.opening import Place, Speaker, meet
 from storage import access, chats, users
 from storage import invitations as invitation_rows
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Role, User
 
 LINK = "inv_"

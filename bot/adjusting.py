@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram.ext import BaseHandler
 
 from bot.admin import Asked, Guard, refused
@@ -16,7 +15,7 @@ from huigan.operate import settable
 from huigan.operate.refusals import Refusal
 from huigan.operate.settable import Held
 from huigan.texts import text, told
-from storage.db import Database
+from storage.db import Database, Session
 from storage.release_policy import APPROVALS
 
 DEFAULT = "default"

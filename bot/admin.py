@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from sqlalchemy.orm import Session
 from telegram import Message, Update
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
@@ -29,7 +28,7 @@ from huigan.serving.errors import ServingError
 from huigan.texts import text, told
 from huigan.turns.opening import meet
 from storage import artefacts, deployments, gpu, holdings, releases, runs, settings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Release, RunState, User
 
 LISTED_RELEASES = 15

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import MessageEntity
 from telegram.error import Forbidden, TelegramError
 from telegram.ext import BaseHandler
@@ -30,7 +29,7 @@ from huigan.operate.broadcasts import Broadcast, Progress
 from huigan.operate.refusals import Refusal
 from huigan.texts import locale_of, text
 from storage import chats, outbox, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import ChatKind, Notice, Role
 
 logger = logging.getLogger(__name__)

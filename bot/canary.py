@@ -6,8 +6,6 @@ import asyncio
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from bot.admin import Asked, Guard, number_of, refused
 from bot.panels import now
 from bot.status import on_trial
@@ -16,7 +14,7 @@ from huigan.operate.refusals import Refusal
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import text, told
-from storage.db import Database
+from storage.db import Database, Session
 
 
 class CanaryPart:

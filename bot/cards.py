@@ -14,7 +14,6 @@ from collections.abc import Callable, Container, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import CallbackQuery, InlineKeyboardMarkup, Update
 from telegram.error import TelegramError
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
@@ -36,7 +35,7 @@ from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import locale_of, text, told
 from storage import deployments, run_cards, runs, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import CardKind, RunCard, RunState, User
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,10 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from bot import CHANNEL
 from huigan.turns.opening import Refusal, Speaker
 from storage import audit, settings, users
+from storage.db import Session
 from storage.records import Role, User
 
 KEY = "claim"

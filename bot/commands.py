@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Message, Update, User
 from telegram.constants import ChatType
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, MessageHandler, filters
@@ -17,7 +16,7 @@ from bot.rights import is_admin
 from bot.screen import Screen
 from huigan.texts import text, told
 from huigan.turns.opening import Place, Refusal, Speaker, meet, start_over
-from storage.db import Database
+from storage.db import Database, Session
 
 
 class Commands:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import ForceReply, Message, Update, User
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, MessageHandler, filters
 
@@ -21,7 +20,7 @@ from huigan.texts import text, told
 from huigan.turns import feedback
 from huigan.turns.opening import Place, Refusal, Speaker
 from storage import answers, correction_prompts, deliveries, ratings, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, Rating
 
 PROMPT_NAME_CHARACTERS = 64

@@ -10,7 +10,6 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes, MessageHandler, filters
 
@@ -25,7 +24,7 @@ from bot.showing import Shows
 from huigan.texts import text, told
 from huigan.turns.opening import Refusal, Speaker, answer_edited, edit
 from storage import chats, deployments, messages, showings, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Message as Said
 from storage.records import Turn
 

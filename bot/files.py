@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Bot, Document, Message, PhotoSize
 from telegram.error import BadRequest, RetryAfter, TelegramError
 
@@ -31,7 +30,7 @@ from huigan.texts import text
 from huigan.turns.answering import budgets
 from huigan.turns.opening import MAX_MESSAGE_CHARACTERS, Enclosed
 from huigan.turns.prompts import IMAGE_TOKENS, beginning, estimate_tokens
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import AttachmentKind, Live
 
 logger = logging.getLogger(__name__)

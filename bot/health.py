@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from bot.admin import Asked, Guard
 from bot.panels import now
@@ -21,7 +20,7 @@ from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import text, told
 from storage import alerts, deployments, outbox, turns
-from storage.db import Database
+from storage.db import Database, Session
 
 LOOK_LATE = timedelta(minutes=2)  # schedules looks every half minute
 LEAST_FREE_BYTES = 5_000_000_000
@@ -71,7 +70,7 @@ def _disk(home: Path, locale: str) -> str:
 
 
 def of_database(session: Session, locale: str, at: datetime) -> list[str]:
-    dialect = session.get_bind().dialect.name
+    dialect = session.dialect.name
     return [_line(locale, True, "health.database", kind=dialect), *_rest(session, locale, at)]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
 from telegram import Chat, Update, User
 
 from bot import CHANNEL
 from huigan.texts import locale_of
 from storage import chats, users
-from storage.db import Database
+from storage.db import Database, Session
 
 
 class Locales:

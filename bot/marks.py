@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
 from telegram import InlineKeyboardMarkup
 
 from bot import keyboards
 from bot.screen import Screen
 from bot.showing import can_retry
 from storage import deliveries, showings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, Rating, Thumb
 
 

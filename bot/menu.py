@@ -11,7 +11,6 @@ import zlib
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import (
     Bot,
     BotCommand,
@@ -25,7 +24,7 @@ from telegram.error import NetworkError, RetryAfter, TelegramError
 from bot import CHANNEL
 from huigan.texts import locale_of, text
 from storage import chats, settings, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import ChatKind
 
 logger = logging.getLogger(__name__)

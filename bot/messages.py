@@ -9,7 +9,6 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Bot, CallbackQuery, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes, MessageHandler, filters
 
@@ -24,7 +23,7 @@ from bot.showing import Shows
 from huigan.texts import text, told
 from huigan.turns.opening import Place, Refusal, Speaker, answering, open_turn, refused
 from storage import correction_prompts, messages, showings, updates
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Turn
 
 # Stands for whoever writes as the group itself: all such admins of a group are one user to us.

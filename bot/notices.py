@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram.error import Forbidden, TelegramError
 
 from bot import CHANNEL
@@ -21,7 +20,7 @@ from bot.screen import Screen, is_passing
 from huigan.operate import broadcasts
 from huigan.texts import locale_of, told
 from storage import chats, outbox, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Notice, User
 
 logger = logging.getLogger(__name__)

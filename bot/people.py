@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram.ext import BaseHandler
 
 from bot.access import in_private
@@ -19,7 +18,7 @@ from huigan.operate.refusals import Refusal
 from huigan.texts import text, told
 from huigan.turns import admission
 from storage import access, audit, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Role, User
 
 PAGE = 8

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Message, Update
 from telegram.constants import ChatType
 from telegram.ext import BaseHandler, CallbackQueryHandler, CommandHandler, ContextTypes, filters
@@ -28,7 +27,7 @@ from huigan.turns.export import own_data
 from huigan.turns.opening import Place, Speaker, meet
 from huigan.turns.refusals import Refusal
 from storage import answers, audit, chats, deliveries, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import ChatKind, User
 
 logger = logging.getLogger(__name__)

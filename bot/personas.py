@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import MaybeInaccessibleMessage, Message, Update
 from telegram.constants import ChatType
 from telegram.ext import BaseHandler, CallbackQueryHandler, CommandHandler, ContextTypes, filters
@@ -18,7 +17,7 @@ from bot.screen import Screen
 from huigan.texts import text
 from huigan.turns.opening import Place, Speaker, meet
 from storage import audit, chats, settings, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Scope
 
 MAX_SYSTEM_CHARACTERS = 4000

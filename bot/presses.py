@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import CallbackQuery, InlineKeyboardMarkup, Message, Update
 from telegram.ext import BaseHandler, CallbackQueryHandler, ContextTypes
 
@@ -26,7 +25,7 @@ from huigan.turns import feedback, withdrawal
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Refusal, Speaker, answer_again
 from storage import answers, chats, messages, showings, updates, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, Pick, Rating, Reason, Thumb, Turn, User
 
 FindMessage = Callable[[Session, int], int | None]

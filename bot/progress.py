@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from bot import scorecards
 from bot.status import marked, time_of
 from huigan.operate import workers
 from huigan.operate.canaries import BY_CANARY
 from huigan.texts import text, told
 from storage import artefacts, datasets, deployments, gpu, holdings, releases, run_points, runs, users
+from storage.db import Session
 from storage.records import Artefact, Dataset, Holding, Release, Run, RunPoint, RunState
 
 SPARKS = "▁▂▃▄▅▆▇█"

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import MessageReactionUpdated, ReactionType, ReactionTypeEmoji, Update, User
 from telegram.error import TelegramError
 from telegram.ext import BaseHandler, ContextTypes, MessageReactionHandler
@@ -31,7 +30,7 @@ from bot.updates import reactions_like
 from huigan.turns import feedback
 from huigan.turns.opening import Refusal, Speaker
 from storage import answers, chats, deliveries, ratings, showings, turns, updates, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, Rating, Thumb
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram.error import TelegramError
 from telegramify_markdown import utf16_len
 
@@ -27,7 +26,7 @@ from huigan.operate.recipes import NoSuchRecipe
 from huigan.operate.refusals import Refusal
 from huigan.texts import locale_of, text
 from storage import run_cards, runs, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import BadRecipe, Recipe
 from storage.records import CardKind, Run, RunCard, RunState, User
 

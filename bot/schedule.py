@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from bot.adjusting import line
 from bot.admin import Asked, Guard, refused
 from bot.panels import now
@@ -13,7 +11,7 @@ from bot.status import schedule
 from huigan.operate import settable, timetable
 from huigan.operate.refusals import Refusal
 from huigan.texts import text
-from storage.db import Database
+from storage.db import Database, Session
 
 OFF = "off"
 SHOWN = ("schedule", "min_ratings", "quiet_hours", "cool_down_hours", "zone")

@@ -15,7 +15,6 @@ import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy.orm import Session
 from telegram.error import TelegramError
 
 from bot import CHANNEL, keyboards
@@ -29,7 +28,7 @@ from huigan.turns import feedback, sampling
 from huigan.turns.desk import Desk, Watched
 from huigan.turns.history import begins_to_forget
 from storage import answers, chats, deliveries, messages, showings, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, ChatKind, Ended, OfferedFor, Turn, TurnState
 
 logger = logging.getLogger(__name__)

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import cron, workers
 from huigan.texts import text, told
 from storage import deployments, holdings, ratings, runs, settings, turns
+from storage.db import Session
 from storage.records import Holding, Run, RunState, TurnState
 
 DECISION_KEY = "schedule_decision"  # where schedules leaves its newest one

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
 from telegram import Bot, Message, Update
 from telegram.ext import BaseHandler, CommandHandler, ContextTypes, filters
 
@@ -18,7 +17,7 @@ from bot.updates import STOPPED, keys_like
 from huigan.texts import text
 from huigan.turns.desk import Desk
 from storage import chats, messages, turns, updates, users
-from storage.db import Database
+from storage.db import Database, Session
 
 
 class Stopping:

@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
-from sqlalchemy.orm import Session
 
 from huigan.operate import cron, feedback, quiet, settable, timetable, withdrawals, workers
 from huigan.operate import runs as operate
@@ -24,7 +23,7 @@ from huigan.operate.recipes import NoSuchRecipe
 from schedules import policy, rebuild
 from storage import deployments, runs, settings, updates
 from storage.complaints import BadRecipe
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Run, RunState
 

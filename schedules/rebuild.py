@@ -24,7 +24,7 @@ def decide(usual: Decision, facts: Facts, asked_at: datetime | None, next_firing
     if asked_at is None or usual.enqueue:
         return usual
     hindrances = tuple(each for each in usual.reasons if each.code not in NO_HINDRANCES)
-    fired_at = next_firing(max(asked_at, facts.last_queued_at or asked_at))
+    fired_at = next_firing(max(filter(None, (asked_at, facts.last_queued_at, facts.cron_set_at))))
     is_due = fired_at is not None and fired_at <= facts.at
     if hindrances or not is_due:
         return replace(usual, reasons=(Reason("rebuild_wanted"), *usual.reasons))

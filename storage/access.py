@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from storage import settings
+from storage.db import Session
 
 MODE_KEY, BUDGET_KEY = "access_mode", "access_budget"
 OPEN, INVITED = "open", "invited"

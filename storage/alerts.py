@@ -10,15 +10,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import bindparam, delete, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Setting
 from storage.rows import add_once
 from storage.tables import setting
 
 PREFIX = "alert:"
+NAMED = (
+    select(setting.c.value)
+    .where(setting.c.key.in_(bindparam("keys", expanding=True)))
+    .order_by(setting.c.key)
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,7 @@ def standing(session: Session) -> list[Alert]:
 
 def take(session: Session, keys: Iterable[str]) -> dict[str, Alert]:
     """Those of these keys that there are; no other writes them until this transaction ends."""
-    named = select(setting.c.value).where(setting.c.key.in_([PREFIX + key for key in sorted(keys)]))
-    found = map(_alert, session.scalars(named.order_by(setting.c.key).with_for_update()))
+    found = map(_alert, session.scalars(NAMED, {"keys": [PREFIX + key for key in keys]}))
     return {each.key: each for each in found}
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Executable, Row, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Executable, Row, bindparam, select
 
+from storage.db import Session
 from storage.records import Answer, Ended, Seen, Turn
-from storage.rows import batches
+from storage.rows import batches, inserting
 from storage.tables import answer
+
+OF_ID = select(answer).where(answer.c.id == bindparam("id"))
 
 
 def add(
@@ -52,11 +54,12 @@ def add(
         "ended": ended,
         "answered_at": at,
     }
-    return _answer(session.execute(insert(answer).values(**values).returning(answer)).one())
+    return _answer(session.execute(inserting(answer), values).one())
 
 
 def find(session: Session, answer_id: int) -> Answer | None:
-    return next(iter(_every(session, select(answer).where(answer.c.id == answer_id))), None)
+    row = session.execute(OF_ID, {"id": answer_id}).first()
+    return None if row is None else _answer(row)
 
 
 def get(session: Session, answer_id: int) -> Answer:

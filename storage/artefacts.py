@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import bindparam, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Artefact
 from storage.rows import add as add_row
 from storage.rows import every, first

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import delete, select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Attachment, AttachmentKind
 from storage.rows import add as add_row
 from storage.rows import batches, every

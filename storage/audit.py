@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import AuditEntry
 from storage.rows import add, every
 from storage.tables import audit

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Chat, ChatKind, Conversation, Scope
 from storage.rows import add, add_once, batches, first
 from storage.tables import chat, conversation
+
+OF_NAME = select(chat).where(chat.c.channel == bindparam("channel"), chat.c.external_id == bindparam("external_id"))
+OF_ID = select(chat).where(chat.c.id == bindparam("id"))
+CONVERSATION_OF_ID = select(conversation).where(conversation.c.id == bindparam("id"))
 
 
 def meet(session: Session, channel: str, external_id: str, kind: ChatKind, title: str, at: datetime) -> Chat:
@@ -26,12 +30,12 @@ def meet(session: Session, channel: str, external_id: str, kind: ChatKind, title
 
 
 def find(session: Session, channel: str, external_id: str) -> Chat | None:
-    return first(session, Chat, select(chat).where(chat.c.channel == channel, chat.c.external_id == external_id))
+    return first(session, Chat, OF_NAME, channel=channel, external_id=external_id)
 
 
 def get(session: Session, chat_id: int) -> Chat:
     """Raises LookupError."""
-    found = first(session, Chat, select(chat).where(chat.c.id == chat_id))
+    found = first(session, Chat, OF_ID, id=chat_id)
     if found is None:
         raise LookupError(f"chat {chat_id} is unknown")
     return found
@@ -79,7 +83,7 @@ def begin(session: Session, chat_id: int, thread: str, user_id: int, at: datetim
 
 def conversation_of(session: Session, conversation_id: int) -> Conversation:
     """Raises LookupError."""
-    found = first(session, Conversation, select(conversation).where(conversation.c.id == conversation_id))
+    found = first(session, Conversation, CONVERSATION_OF_ID, id=conversation_id)
     if found is None:
         raise LookupError(f"conversation {conversation_id} is unknown")
     return found

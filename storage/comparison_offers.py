@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import ComparisonOffer, OfferedFor
 from storage.rows import add as add_row
 from storage.rows import first

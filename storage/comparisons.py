@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Select, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Select, bindparam, func, select
 
+from storage.db import Session
 from storage.records import Comparison, Pick
 from storage.rows import add as add_row
 from storage.rows import batches, every, first
 from storage.tables import comparison
+
+COUNT = select(func.count()).select_from(comparison)
+COUNT_SINCE = COUNT.where(comparison.c.picked_at > bindparam("since"))
+DECIDED = COUNT.where(comparison.c.pick != Pick.TIE)
 
 
 def add(
@@ -27,7 +31,7 @@ def counting(
     low, high = comparison.c.left_answer_id, comparison.c.right_answer_id
     pair = (
         (func.min(low, high), func.max(low, high))
-        if session.get_bind().dialect.name == "sqlite"
+        if session.dialect.name == "sqlite"
         else (
             func.least(low, high),
             func.greatest(low, high),
@@ -59,14 +63,14 @@ def newest(session: Session, left_answer_id: int, right_answer_id: int, user_id:
 
 def count(session: Session, since: datetime | None = None) -> int:
     """How many were picked after `since`; a pair that somebody picked twice counts twice."""
-    query = select(func.count()).select_from(comparison)
-    return session.execute(query if since is None else query.where(comparison.c.picked_at > since)).scalar_one()
+    if since is None:
+        return session.execute(COUNT).scalar_one()
+    return session.execute(COUNT_SINCE, {"since": since}).scalar_one()
 
 
 def decided(session: Session) -> int:
     """How many picked one of the two; a pair that somebody picked twice counts twice."""
-    query = select(func.count()).select_from(comparison).where(comparison.c.pick != Pick.TIE)
-    return session.execute(query).scalar_one()
+    return session.execute(DECIDED).scalar_one()
 
 
 def watermark(session: Session) -> int:

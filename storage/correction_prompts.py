@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import CorrectionPrompt
 from storage.rows import add_once, first
 from storage.tables import correction_prompt

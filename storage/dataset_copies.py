@@ -7,9 +7,9 @@ from datetime import datetime
 
 from sqlalchemy import delete, exists, func, or_, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
 from storage import dataset_people
+from storage.db import Session
 from storage.records import DatasetCopy
 from storage.rows import add_once, every
 from storage.runs import ENDED

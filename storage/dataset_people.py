@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sqlalchemy import Select, delete, insert, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.rows import chunks
 from storage.tables import dataset_person
 

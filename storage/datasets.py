@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, insert, select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Dataset, Lineage
 from storage.rows import add as add_row
 from storage.rows import batches, chunks, every, first

@@ -8,15 +8,15 @@ once after another's commit, whatever the busy timeout). Nothing slow belongs in
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError
-from sqlalchemy.orm import Session
+
+Session: TypeAlias = Connection  # one transaction, as functions of storage are given it: tables, no mapped objects
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -35,6 +35,7 @@ class Database:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self._reading = {"isolation_level": "REPEATABLE READ"} if self.is_shared else {}
         self._threads = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="database")
 
     @property
@@ -44,12 +45,13 @@ class Database:
 
     def read(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn(session, …)` on one consistent snapshot; whatever it writes is rolled back."""
-        with self._session(writes=False) as session:
+        with self.engine.connect() as session:
+            session.execution_options(huigan_writes=False, **self._reading)
             return fn(session, *args, **kwargs)
 
     def write(self, fn: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `fn(session, …)` in a transaction of its own: committed when it returns, undone when it raises."""
-        with self._session(writes=True) as session:
+        with self.engine.connect() as session:
             result = fn(session, *args, **kwargs)
             session.commit()
             return result
@@ -63,15 +65,6 @@ class Database:
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._threads, call))
-
-    @contextlib.contextmanager
-    def _session(self, *, writes: bool) -> Iterator[Session]:
-        with self.engine.connect() as connection:
-            connection = connection.execution_options(huigan_writes=writes)
-            if not writes and connection.dialect.name == "postgresql":
-                connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            with Session(bind=connection, autoflush=False) as session:
-                yield session
 
     def close(self) -> None:
         """Wait for what is under way, then let go of every connection."""

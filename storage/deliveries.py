@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Delivery
 from storage.rows import add_once, every, first
 from storage.tables import delivery

@@ -12,11 +12,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Select, bindparam, select
-from sqlalchemy.orm import Session
 
 from storage import releases
+from storage.db import Session
 from storage.records import Artefact, Deployment, Live, Release
-from storage.rows import add, as_record_of, every, first
+from storage.rows import add, every, first, joined
 from storage.tables import artefact, deployment, release
 
 # Why a share is below 1: that share of conversations is answered by it, or of messages answered a second time.
@@ -32,6 +32,12 @@ JOINED = (
     .limit(1)
 )
 LIVE = JOINED.where(deployment.c.share >= 1.0)
+REIGNS = (
+    select(deployment.c.release_id, deployment.c.why)
+    .where(deployment.c.share >= 1.0)
+    .order_by(deployment.c.id.desc())
+    .limit(bindparam("limit"))
+)
 
 
 def deploy(session: Session, release_id: int, by: str, why: str, at: datetime, *, share: float = 1.0) -> Deployment:
@@ -97,12 +103,8 @@ def of_tag(session: Session, tag: str) -> Live | None:
 
 def _newest(session: Session, query: Select[Any]) -> Live | None:
     row = session.execute(query).first()
-    if row is None:
-        return None
-    return Live(
-        as_record_of(Deployment, deployment, row),
-        as_record_of(Release, release, row),
-        as_record_of(Artefact, artefact, row),
+    return (
+        None if row is None else Live(*joined(row, (Deployment, deployment), (Release, release), (Artefact, artefact)))
     )
 
 
@@ -115,6 +117,11 @@ def live_at(session: Session, at: datetime) -> int | None:
 def first_at(session: Session) -> datetime | None:
     """Since when anything answers at all."""
     return session.scalar(select(deployment.c.since_at).order_by(deployment.c.id).limit(1))
+
+
+def reigns(session: Session, limit: int) -> list[tuple[int, str]]:
+    """Of what answered alone, newest first: which release, and why."""
+    return [(number, why) for number, why in session.execute(REIGNS, {"limit": limit})]
 
 
 def history(session: Session, limit: int = 50) -> list[Deployment]:

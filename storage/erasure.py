@@ -10,10 +10,10 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Select, Table, delete, false, or_, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
 from storage import attachments
 from storage import tables as t
+from storage.db import Session
 from storage.records import TurnState
 
 

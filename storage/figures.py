@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import RunState, Thumb, TurnState
 from storage.tables import answer, rating, run, turn
 

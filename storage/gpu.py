@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from sqlalchemy.orm import Session
-
 from storage import runs, settings
+from storage.db import Session
 from storage.records import Run, RunState
 
 WhileTraining = Literal["share", "cpu", "wait"]

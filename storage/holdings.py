@@ -7,14 +7,22 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
 from storage import runs
+from storage.db import Session
 from storage.records import Holding, Run
-from storage.rows import every, first, put_row
+from storage.rows import batches, every, first, put_row
 from storage.tables import artefact, holding, release, run
 
 OF_RUN = select(holding).where(holding.c.run_id == bindparam("id"))
+_made = holding.join(artefact, artefact.c.run_id == holding.c.run_id)
+_made = _made.join(release, release.c.artefact_id == artefact.c.id)
+OF_RELEASE = select(holding).select_from(_made).where(release.c.id == bindparam("id")).limit(1)
+WITHDRAWN_OF = (
+    select(release.c.id)
+    .select_from(_made)
+    .where(holding.c.withdrawn_at.is_not(None), release.c.id.in_(bindparam("ids", expanding=True)))
+)
 
 
 def mark(session: Session, run_ids: Iterable[int], at: datetime) -> list[Holding]:
@@ -33,12 +41,7 @@ def of_run(session: Session, run_id: int | None) -> Holding | None:
 
 
 def of_release(session: Session, number: int) -> Holding | None:
-    query = (
-        select(holding)
-        .join(artefact, artefact.c.run_id == holding.c.run_id)
-        .join(release, release.c.artefact_id == artefact.c.id)
-    )
-    return first(session, Holding, query.where(release.c.id == number).limit(1))
+    return first(session, Holding, OF_RELEASE, id=number)
 
 
 def newest(session: Session, limit: int = 1000) -> list[Holding]:
@@ -55,16 +58,14 @@ def of_releases(session: Session) -> list[Holding]:
 
 def withdrawn_of(session: Session, numbers: Iterable[int]) -> set[int]:
     """Which of these releases were withdrawn for it."""
-    made = holding.join(artefact, artefact.c.run_id == holding.c.run_id)
-    made = made.join(release, release.c.artefact_id == artefact.c.id)
-    gone = select(release.c.id).select_from(made).where(holding.c.withdrawn_at.is_not(None))
-    return set(session.scalars(gone.where(release.c.id.in_(sorted(set(numbers))))))
+    return set(session.scalars(WITHDRAWN_OF, {"ids": sorted(set(numbers))}))
 
 
-def withdrawn_runs(session: Session) -> list[Run]:
+def withdrawn_runs(session: Session, among: Iterable[int]) -> list[Run]:
     """Whose releases were withdrawn for it."""
     query = select(run).join(holding, holding.c.run_id == run.c.id).where(holding.c.withdrawn_at.is_not(None))
-    return every(session, Run, query.order_by(run.c.id))
+    found = (every(session, Run, query.where(run.c.id.in_(ids)).order_by(run.c.id)) for ids in batches(among))
+    return [each for some in found for each in some]
 
 
 def mark_withdrawn(session: Session, run_id: int, at: datetime) -> None:

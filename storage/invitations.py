@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Invitation, Role
 from storage.rows import add, every, first
 from storage.tables import invitation

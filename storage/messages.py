@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import bindparam, select
 
+from storage.db import Session
 from storage.records import Message
 from storage.rows import add_once, batches, every, first
 from storage.tables import message
+
+OF_ID = select(message).where(message.c.id == bindparam("id"))
+OF_SOURCE = select(message).where(message.c.source == bindparam("source"))
 
 
 def add(
@@ -41,14 +44,14 @@ def add(
 
 def get(session: Session, message_id: int) -> Message:
     """Raises LookupError."""
-    found = first(session, Message, select(message).where(message.c.id == message_id))
+    found = first(session, Message, OF_ID, id=message_id)
     if found is None:
         raise LookupError(f"message {message_id} is unknown")
     return found
 
 
 def by_source(session: Session, source: str) -> Message | None:
-    return first(session, Message, select(message).where(message.c.source == source))
+    return first(session, Message, OF_SOURCE, source=source)
 
 
 def newest_version(session: Session, message_id: int) -> Message:

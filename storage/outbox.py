@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Notice
 from storage.rows import IDS_A_QUERY, add_once, every
 from storage.tables import outbox
+
+_unsent = outbox.c.sent_at.is_(None) & outbox.c.code.not_in(bindparam("but", expanding=True))
+COUNT_UNSENT = select(func.count()).select_from(outbox).where(_unsent)
+UNSENT_SINCE = select(func.min(outbox.c.created_at)).where(_unsent)
 
 
 def put(
@@ -49,14 +53,12 @@ def unsent(session: Session, limit: int = 50, *, only: str | None = None, but: S
 
 
 def count_unsent(session: Session, *, but: Sequence[str] = ()) -> int:
-    query = select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
-    return session.scalar(query.where(outbox.c.code.not_in(but)) if but else query) or 0
+    return session.scalar(COUNT_UNSENT, {"but": but}) or 0
 
 
 def unsent_since(session: Session, *, but: Sequence[str] = ()) -> datetime | None:
     """When the oldest of them was put."""
-    query = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None), outbox.c.code.not_in(but))
-    since: datetime | None = session.scalar(query)
+    since: datetime | None = session.scalar(UNSENT_SINCE, {"but": but})
     return since
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import Select, bindparam, func, select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Rating, Reason, Thumb
 from storage.rows import add as add_row
 from storage.rows import batches, every, first
@@ -20,6 +20,13 @@ _counts = rating.c.id.in_(select(func.max(rating.c.id)).group_by(rating.c.answer
 _corrected = rating.c.correction.is_not(None)
 COUNT = select(func.count()).where(_counts)
 COUNT_SINCE = COUNT.where(rating.c.rated_at > bindparam("since"))
+RATERS_AFTER = select(func.count(func.distinct(rating.c.user_id))).where(rating.c.id > bindparam("after"))
+NEWEST = (
+    select(rating)
+    .where(rating.c.answer_id == bindparam("answer"), rating.c.user_id == bindparam("user"))
+    .order_by(rating.c.id.desc())
+    .limit(1)
+)
 LIKED_AND_CORRECTED = select(
     func.count().filter((rating.c.thumb == Thumb.UP) & ~_corrected), func.count().filter(_corrected)
 ).where(_counts)
@@ -48,24 +55,17 @@ def add(
 
 def newest(session: Session, answer_id: int, user_id: int) -> Rating | None:
     """What that rater says of that answer now; a withdrawn rating is returned as such."""
-    query = select(rating).where(rating.c.answer_id == answer_id, rating.c.user_id == user_id)
-    return first(session, Rating, query.order_by(rating.c.id.desc()).limit(1))
+    return first(session, Rating, NEWEST, answer=answer_id, user=user_id)
 
 
 def newest_given(session: Session, answer_id: int, user_id: int) -> Rating | None:
     """What that rater said last that was no withdrawal."""
-    query = select(rating).where(
-        rating.c.answer_id == answer_id, rating.c.user_id == user_id, rating.c.thumb != Thumb.WITHDRAWN
-    )
-    return first(session, Rating, query.order_by(rating.c.id.desc()).limit(1))
+    return first(session, Rating, NEWEST.where(rating.c.thumb != Thumb.WITHDRAWN), answer=answer_id, user=user_id)
 
 
 def newest_correction(session: Session, answer_id: int, user_id: int) -> Rating | None:
     """What they wrote last, whether or not it counts still."""
-    query = select(rating).where(
-        rating.c.answer_id == answer_id, rating.c.user_id == user_id, rating.c.correction.is_not(None)
-    )
-    return first(session, Rating, query.order_by(rating.c.id.desc()).limit(1))
+    return first(session, Rating, NEWEST.where(_corrected), answer=answer_id, user=user_id)
 
 
 def counting(
@@ -124,7 +124,7 @@ def many(session: Session, rating_ids: Iterable[int]) -> dict[int, Rating]:
 
 def raters(session: Session, *, after: int = 0) -> int:
     """How many people rated since."""
-    return session.execute(select(func.count(func.distinct(rating.c.user_id))).where(rating.c.id > after)).scalar_one()
+    return session.execute(RATERS_AFTER, {"after": after}).scalar_one()
 
 
 def of_user(session: Session, user_id: int) -> list[Rating]:

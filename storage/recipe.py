@@ -13,6 +13,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from types import NoneType, UnionType
@@ -374,7 +375,7 @@ def typed(hint: Any, value: Any) -> Any:
         return None if value is None else float(value)
     if isinstance(value, list | tuple):
         return tuple(value)
-    return json.loads(json.dumps(value))  # a copy, so that nobody can change a frozen recipe's tables from outside
+    return deepcopy(value)  # so that nobody can change a frozen recipe's tables from outside
 
 
 def of_type(hint: Any, value: object) -> bool:

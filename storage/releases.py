@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import bindparam, select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Release
 from storage.rows import add_once, batches, every, first
 from storage.tables import artefact, release

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import Executable, Row, Table, insert
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+
+from storage.db import Session
 
 R = TypeVar("R")
 N = TypeVar("N", int, str)
@@ -18,14 +19,30 @@ IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
 
 def as_record(kind: type[R], row: Row[Any]) -> R:
     """Columns that the record does not have (a key for uniqueness, say) are left out."""
-    fields: Mapping[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return kind(**{name: value for name, value in row._mapping.items() if name in fields})
+    return _maker(kind, row._fields)(row)
 
 
-def as_record_of(kind: type[R], table: Table, row: Row[Any]) -> R:
-    """Of one of the tables that a row was joined from."""
-    fields: Mapping[str, Any] = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    return kind(**{name: row._mapping[table.c[name]] for name in fields})
+def _maker(kind: type[R], columns: tuple[str, ...]) -> Callable[[Sequence[Any]], R]:
+    """What makes a record of a row with these columns."""
+    return _making(kind, columns)  # type: ignore[arg-type]  # a class can be hashed
+
+
+@cache
+def _making(kind: Any, columns: tuple[str, ...]) -> Callable[[Sequence[Any]], Any]:
+    fields: Mapping[str, Any] = kind.__dataclass_fields__
+    if all(name in fields for name in columns):
+        return lambda row: kind(**dict(zip(columns, row, strict=True)))
+    kept = [(place, name) for place, name in enumerate(columns) if name in fields]
+    return lambda row: kind(**{name: row[place] for place, name in kept})
+
+
+def joined(row: Row[Any], *kinds: tuple[type[Any], Table]) -> Iterator[Any]:
+    """The records of a row that has every column of several tables, one table after the other."""
+    start = 0
+    for kind, table in kinds:
+        names = tuple(table.c.keys())
+        yield _maker(kind, names)(row[start : start + len(names)])
+        start += len(names)
 
 
 def first(session: Session, kind: type[R], query: Executable, /, **bound: Any) -> R | None:
@@ -35,7 +52,8 @@ def first(session: Session, kind: type[R], query: Executable, /, **bound: Any) -
 
 
 def every(session: Session, kind: type[R], query: Executable, /, **bound: Any) -> list[R]:
-    return [as_record(kind, row) for row in session.execute(query, bound)]
+    rows = session.execute(query, bound)
+    return list(map(_maker(kind, tuple(rows.keys())), rows))
 
 
 def batches(ids: Iterable[int]) -> Iterator[list[int]]:
@@ -52,7 +70,7 @@ def chunks(names: Iterable[N]) -> Iterator[list[N]]:
 
 def add(session: Session, kind: type[R], table: Table, /, **values: Any) -> R:
     """Insert one row and return it as the database kept it."""
-    return as_record(kind, session.execute(_inserting(table), values).one())
+    return as_record(kind, session.execute(inserting(table), values).one())
 
 
 def add_once(session: Session, kind: type[R], table: Table, /, **values: Any) -> R | None:
@@ -66,11 +84,11 @@ def put_row(session: Session, kind: type[R], table: Table, key: str, /, **values
 
 
 def _dialect(session: Session) -> str:
-    return session.get_bind().dialect.name
+    return session.dialect.name
 
 
 @cache
-def _inserting(table: Table) -> Executable:
+def inserting(table: Table) -> Executable:
     return insert(table).returning(table)
 
 

@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import CardKind, RunCard
 from storage.rows import add_once, every
 from storage.tables import run_card

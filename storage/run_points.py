@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import RunPoint
 from storage.rows import add_once, every
 from storage.tables import run_point

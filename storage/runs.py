@@ -11,10 +11,10 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
+from sqlalchemy import Executable, Select, bindparam, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import MAX_ATTEMPTS, RUN_MOVES, Run, RunEvent, RunState
 from storage.rows import add, add_once, batches, every, first
 from storage.tables import run, run_event
@@ -24,6 +24,9 @@ BY_ITSELF = ("schedule", "threshold", "rebuild")  # why a run was queued that no
 
 
 OF_ID = select(run).where(run.c.id == bindparam("id"))
+_busy = select(run.c.lane).where(run.c.state == RunState.RUNNING)
+FREE = select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(_busy)).order_by(run.c.id).limit(1)
+LOST = select(run).where(run.c.state == RunState.RUNNING, run.c.beat_at < bindparam("beaten_before")).order_by(run.c.id)
 
 
 def enqueue(
@@ -63,13 +66,8 @@ def claim(
 
     `asked_for` leaves those that started by themselves where they are.
     """
-    busy = select(run.c.lane).where(run.c.state == RunState.RUNNING)
-    free = select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(busy))
-    if run_id is not None:
-        free = free.where(run.c.id == run_id)
-    if asked_for:
-        free = free.where(run.c.why.not_in(BY_ITSELF))
-    waiting = first(session, Run, free.order_by(run.c.id).limit(1))
+    free = FREE if run_id is None else FREE.where(run.c.id == run_id)
+    waiting = first(session, Run, free.where(run.c.why.not_in(BY_ITSELF)) if asked_for else free)
     if waiting is None:
         return None
     return move(
@@ -150,11 +148,7 @@ def ask_cancel(session: Session, run_id: int, at: datetime) -> Run | None:
 
 def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
     """Put back what lost its worker, fail what lost it too often, cancel what was to be cancelled."""
-    lost = every(
-        session,
-        Run,
-        select(run).where(run.c.state == RunState.RUNNING, run.c.beat_at < beaten_before).order_by(run.c.id),
-    )
+    lost = every(session, Run, LOST, beaten_before=beaten_before)
     moved = (release_worker(session, each, at) for each in lost)
     return [each for each in moved if each is not None]
 
@@ -231,6 +225,11 @@ def newest(
     return every(session, Run, _newest(states, frozenset(given)), **given)
 
 
+def newest_states(session: Session, limit: int, *, of: frozenset[RunState]) -> list[RunState]:
+    """Of the runs that are in one of these, the newest first."""
+    return list(session.scalars(_newest(of, frozenset()).with_only_columns(run.c.state), {"limit": limit}))
+
+
 @cache
 def _newest(states: frozenset[RunState] | None, given: frozenset[str]) -> Select[Any]:
     query: Select[Any] = select(run).order_by(run.c.id.desc()).limit(bindparam("limit"))
@@ -256,14 +255,16 @@ def _queued(session: Session, lane: str) -> Run | None:
 
 
 def _touch(session: Session, run_id: int, attempt: int, **values: Any) -> Run | None:
-    return first(
-        session,
-        Run,
-        sql_update(run)
-        .where(run.c.id == run_id, run.c.attempt == attempt, run.c.state == RunState.RUNNING)
-        .values(**values)
-        .returning(run),
+    bound = {f"new_{name}": value for name, value in values.items()}
+    return first(session, Run, _touching(frozenset(values)), id_=run_id, attempt_=attempt, **bound)
+
+
+@cache
+def _touching(names: frozenset[str]) -> Executable:
+    query = sql_update(run).where(
+        run.c.id == bindparam("id_"), run.c.attempt == bindparam("attempt_"), run.c.state == RunState.RUNNING
     )
+    return query.values({name: bindparam(f"new_{name}") for name in sorted(names)}).returning(run)
 
 
 def _record(session: Session, moved: Run, before: RunState | None, detail: Mapping[str, Any], at: datetime) -> None:

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import bindparam, delete, select
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Setting
 from storage.rows import every, first, put_row
 from storage.tables import setting

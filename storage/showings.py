@@ -10,8 +10,8 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Showing
 from storage.rows import add_once, every, first
 from storage.tables import showing, turn

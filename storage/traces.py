@@ -12,9 +12,9 @@ from enum import Enum
 from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Select, Table, or_, select
-from sqlalchemy.orm import Session
 
 from storage import tables as t
+from storage.db import Session
 from storage.records import User
 
 Reach = Callable[[User], ColumnElement[bool]]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import bindparam, func, select
 
+from storage.db import Session
 from storage.records import Ended, Pick, Thumb
 from storage.rows import every
 from storage.tables import answer, comparison, rating, turn
@@ -21,6 +21,43 @@ from storage.tables import answer, comparison, rating, turn
 # What a release can be blamed for. That Ollama is away or busy, or our process ended, is no release's doing.
 BLAMED = ("crashed", "empty_answer", "out_of_memory", "refused", "stalled", "unknown_tag")
 UNHURRIED = "num_gpu"  # an option of answers that were given by the CPU, beside a training
+
+# Asked at each look of schedules, and so built once.
+_rated = rating.join(answer, rating.c.answer_id == answer.c.id)
+_earliest = (
+    select(func.min(rating.c.id))
+    .select_from(_rated)
+    .where(
+        answer.c.release_id.in_(bindparam("releases", expanding=True)),
+        answer.c.answered_at >= bindparam("since"),
+        rating.c.thumb != Thumb.WITHDRAWN,
+    )
+    .group_by(answer.c.conversation_id)
+)
+FIRST_THUMBS = (
+    select(answer.c.conversation_id, rating.c.user_id, answer.c.release_id, rating.c.thumb, answer.c.answered_at)
+    .select_from(_rated)
+    .where(rating.c.id.in_(_earliest))
+    .order_by(rating.c.id.desc())
+    .limit(bindparam("limit"))
+)
+ENDINGS = (
+    select(turn.c.ended, turn.c.error, func.count())
+    .where(
+        turn.c.tag == bindparam("tag"), turn.c.closed_at >= bindparam("since"), turn.c.closed_at < bindparam("until")
+    )
+    .group_by(turn.c.ended, turn.c.error)
+)
+WAITS = (
+    select(answer.c.first_token_seconds, answer.c.total_seconds, answer.c.answer_tokens, answer.c.options)
+    .where(
+        answer.c.release_id == bindparam("release"),
+        answer.c.answered_at >= bindparam("since"),
+        answer.c.answered_at < bindparam("until"),
+    )
+    .order_by(answer.c.id.desc())
+    .limit(bindparam("limit"))
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +89,7 @@ class Waited:
 
 def first_thumbs(session: Session, release_ids: Collection[int], since: datetime, limit: int) -> list[FirstThumb]:
     """Of conversations in which one of these releases answered since then: the newest so many, oldest first."""
-    joined = rating.join(answer, rating.c.answer_id == answer.c.id)
-    given = (answer.c.release_id.in_(release_ids), answer.c.answered_at >= since, rating.c.thumb != Thumb.WITHDRAWN)
-    earliest = select(func.min(rating.c.id)).select_from(joined).where(*given).group_by(answer.c.conversation_id)
-    columns = (answer.c.conversation_id, rating.c.user_id, answer.c.release_id, rating.c.thumb, answer.c.answered_at)
-    query = select(*columns).select_from(joined).where(rating.c.id.in_(earliest))
-    return every(session, FirstThumb, query.order_by(rating.c.id.desc()).limit(limit))[::-1]
+    return every(session, FirstThumb, FIRST_THUMBS, releases=list(release_ids), since=since, limit=limit)[::-1]
 
 
 def first_picks(session: Session, releases: tuple[int, int], since: datetime, limit: int) -> list[FirstPick]:
@@ -82,10 +114,8 @@ def first_picks(session: Session, releases: tuple[int, int], since: datetime, li
 
 def endings(session: Session, tag: str, since: datetime, until: datetime) -> tuple[int, int]:
     """How many turns that asked this tag ended on their own, and how many of these it failed."""
-    within = (turn.c.tag == tag, turn.c.closed_at >= since, turn.c.closed_at < until)
-    count = select(turn.c.ended, turn.c.error, func.count()).where(*within).group_by(turn.c.ended, turn.c.error)
     ended = failed = 0
-    for how, error, times in session.execute(count):
+    for how, error, times in session.execute(ENDINGS, {"tag": tag, "since": since, "until": until}):
         is_failed = how in {Ended.BROKEN, Ended.FAILED} and error in BLAMED
         ended += times if is_failed or how in {Ended.COMPLETE, Ended.LENGTH, Ended.STOPPED} else 0
         failed += times if is_failed else 0
@@ -94,6 +124,4 @@ def endings(session: Session, tag: str, since: datetime, until: datetime) -> tup
 
 def waits(session: Session, release_id: int, since: datetime, until: datetime, limit: int) -> list[Waited]:
     """How long its answers took, newest first."""
-    within = (answer.c.release_id == release_id, answer.c.answered_at >= since, answer.c.answered_at < until)
-    columns = (answer.c.first_token_seconds, answer.c.total_seconds, answer.c.answer_tokens, answer.c.options)
-    return every(session, Waited, select(*columns).where(*within).order_by(answer.c.id.desc()).limit(limit))
+    return every(session, Waited, WAITS, release=release_id, since=since, until=until, limit=limit)

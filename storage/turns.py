@@ -8,15 +8,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, exists, func, literal, or_, select
+from sqlalchemy import ColumnElement, bindparam, case, exists, func, literal, or_, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Ended, Turn, TurnState
 from storage.rows import add, every, first
 from storage.tables import turn
 
 UNCLOSED = (TurnState.WAITING, TurnState.OPEN)  # named one by one, for no index finds what is *not* closed
+
+OF_ID = select(turn).where(turn.c.id == bindparam("id"))
+COUNT_UNCLOSED = select(func.count()).select_from(turn).where(turn.c.state.in_(UNCLOSED))
+WAITING_SINCE = select(func.min(turn.c.asked_at)).where(turn.c.state == TurnState.WAITING)
 
 
 def wait(
@@ -131,7 +135,7 @@ def _close(session: Session, turn_id: int, where: ColumnElement[bool], at: datet
 
 
 def find(session: Session, turn_id: int) -> Turn | None:
-    return first(session, Turn, select(turn).where(turn.c.id == turn_id))
+    return first(session, Turn, OF_ID, id=turn_id)
 
 
 def get(session: Session, turn_id: int) -> Turn:
@@ -182,9 +186,9 @@ def count_asked(session: Session, user_id: int, since: datetime) -> int:
 
 def waiting_since(session: Session) -> datetime | None:
     """When the one was asked that waits longest to be opened."""
-    since: datetime | None = session.scalar(select(func.min(turn.c.asked_at)).where(turn.c.state == TurnState.WAITING))
+    since: datetime | None = session.scalar(WAITING_SINCE)
     return since
 
 
 def count_unclosed(session: Session) -> int:
-    return session.scalar(select(func.count()).select_from(turn).where(turn.c.state.in_(UNCLOSED))) or 0
+    return session.scalar(COUNT_UNCLOSED) or 0

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlalchemy import delete, func, or_, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import Update
 from storage.rows import add_once, every, first
 from storage.tables import update

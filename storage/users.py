@@ -7,8 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import bindparam, func, select
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
+from storage.db import Session
 from storage.records import ADMIN_ROLES, Role, User
 from storage.rows import add_once, batches, every, first
 from storage.tables import turn, user
@@ -17,6 +17,7 @@ SIMULATED = "simulated"  # the channel of people who are programs: they have not
 
 
 OF_ID = select(user).where(user.c.id == bindparam("id"))
+OF_NAME = select(user).where(user.c.channel == bindparam("channel"), user.c.external_id == bindparam("external_id"))
 
 
 def meet(session: Session, channel: str, external_id: str, name: str, locale: str | None, at: datetime) -> User:
@@ -44,7 +45,7 @@ def meet(session: Session, channel: str, external_id: str, name: str, locale: st
 
 
 def find(session: Session, channel: str, external_id: str) -> User | None:
-    return first(session, User, select(user).where(user.c.channel == channel, user.c.external_id == external_id))
+    return first(session, User, OF_NAME, channel=channel, external_id=external_id)
 
 
 def find_by_id(session: Session, user_id: int) -> User | None:

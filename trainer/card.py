@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from huigan.operate import settable
 from huigan.serving import library
 from huigan.serving.errors import NotRunning, ServingError
 from storage import deployments, gpu, settings
+from storage.db import Session
 from trainer.stages import GIB, Work
 
 log = logging.getLogger(__name__)

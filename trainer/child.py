@@ -21,14 +21,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from huigan import logs
 from huigan.operate import runs as operate
 from huigan.serving.client import Ollama
 from huigan.texts import told
 from storage import gpu, run_points, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Run, RunState
 from trainer import HANDED_BACK, pipeline

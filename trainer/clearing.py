@@ -20,14 +20,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from storage import audit, dataset_copies, dataset_people, datasets, holdings, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import DatasetCopy, Run, RunState
 from trainer import disk, report
 from trainer.feedback import SPLITS, TASKS
-from trainer.stages import folder_of
+from trainer.stages import folder_of, numbers_in
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +134,7 @@ def strip_table(path: Path, gone: Collection[str]) -> int:
 
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)  # of an earlier one that was killed
-    table = parquet.read_table(path)
+    table = parquet.ParquetFile(path).read()
     kept = table.filter(compute.invert(compute.is_in(table["example"], value_set=pa.array(sorted(gone), pa.string()))))
     rows: int = table.num_rows - kept.num_rows
     if rows:
@@ -164,7 +162,7 @@ def unlearn(folder: Path, run: Run) -> None:
 
 def withdraw_files(db: Database, home: Path) -> int:
     """The served files of releases that were withdrawn for it. How many went."""
-    files = [folder_of(home, each) / LEARNT[0] for each in db.read(holdings.withdrawn_runs)]
+    files = [folder_of(home, each) / LEARNT[0] for each in db.read(holdings.withdrawn_runs, numbers_in(home))]
     here = [file for file in files if file.is_file()]
     for file in here:
         file.unlink()

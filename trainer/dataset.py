@@ -17,8 +17,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import history, withdrawal
 from storage import (
     answers,
@@ -33,7 +31,7 @@ from storage import (
     turns,
     users,
 )
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe, Stage
 from storage.records import Answer, Comparison, Dataset, Lineage, Message, Rating
 from trainer import examples, replay, statistics
@@ -308,7 +306,7 @@ def rows_of(folder: Path, task: Task, split: Split) -> list[dict[str, Any]]:
     from pyarrow import parquet
 
     path = folder / task / f"{split}.parquet"
-    return parquet.read_table(path).to_pylist() if path.is_file() else []
+    return parquet.ParquetFile(path).read().to_pylist() if path.is_file() else []
 
 
 def rows_to_train(built: Built) -> dict[Stage, list[dict[str, Any]]]:

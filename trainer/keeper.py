@@ -8,15 +8,13 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import library as operate_library
 from huigan.operate import tags
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import NotRunning
 from storage import artefacts, audit, releases
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Artefact, Release
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from huigan.operate import releases, tags
 from huigan.operate import runs as operate_runs
@@ -24,6 +23,7 @@ from huigan.serving import library
 from huigan.serving.errors import Busy, Crashed, Loading, NotRunning, OutOfMemory, ServingError, Stalled
 from storage import releases as release_rows
 from storage import runs
+from storage.db import Session
 from storage.records import RunState
 from trainer import seals
 from trainer.gate import Verdict

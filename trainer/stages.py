@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from huigan.serving.client import Ollama
 from storage import audit, deployments, holdings, run_points, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe, Stage
 from storage.records import Live, Run
 from trainer import continuing, dataset, disk, estimates, machine, preflight, seals, suite, weighing
@@ -139,6 +138,12 @@ class Reference:
 def folder_of(home: Path, run: Run) -> Path:
     """Named by time as well: a database that was begun anew counts from 1 again."""
     return home / "runs" / f"{run.id}-{run.queued_at:%Y%m%dT%H%M%S}"
+
+
+def numbers_in(home: Path) -> set[int]:
+    """Of the runs whose folders lie here."""
+    named = (each.name.partition("-")[0] for each in home.glob("runs/*"))
+    return {int(each) for each in named if each.isdecimal()}
 
 
 def start(work: Work) -> Origin:

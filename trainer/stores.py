@@ -7,21 +7,20 @@ that this database does not know are left alone: it may be the wrong database. S
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import keeping, library
 from huigan.operate.keeping import Limits, Plan, Thing
 from storage import artefacts, audit, dataset_copies, dataset_people, datasets, releases, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Run
 from trainer import clearing, disk, seals
 from trainer.clearing import ACTIVE, FIGURES, LEARNT, Busy, alone_in, remove
-from trainer.stages import folder_of
+from trainer.stages import folder_of, numbers_in
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +59,6 @@ def things(session: Session, home: Path, at: datetime) -> list[Thing]:
     return [*found, *_left(home, at)]
 
 
-def numbers_in(home: Path) -> set[int]:
-    """Of the runs whose folders lie here."""
-    named = (each.name.partition("-")[0] for each in home.glob("runs/*"))
-    return {int(each) for each in named if each.isdecimal()}
-
-
 def needed(session: Session) -> dict[int | None, str]:
     """Runs whose files are of use, and what for."""
     released = {artefacts.get(session, each.artefact_id).run_id: why for each, why in library.needed(session)}
@@ -73,10 +66,10 @@ def needed(session: Session) -> dict[int | None, str]:
 
 
 def _of_run(folder: Path, run: Run, kind: keeping.Kind, why: str | None) -> Iterator[Thing]:
-    heavy = sum(map(_size, heavy_of(folder)))
+    heavy = sum(map(size_of, heavy_of(folder)))
     if heavy:
         yield Thing(kind, str(folder), heavy, run.id, run.queued_at, why)
-    yield Thing("run", str(folder), _size(folder) - heavy, run.id, run.queued_at, why)
+    yield Thing("run", str(folder), size_of(folder) - heavy, run.id, run.queued_at, why)
 
 
 def heavy_of(folder: Path) -> list[Path]:
@@ -165,16 +158,26 @@ def _now(session: Session, run_id: int) -> tuple[Run, str | None]:
 def _aged(kind: keeping.Kind, path: Path) -> Thing:
     """The one that was touched last is the newest."""
     touched = path.stat().st_mtime
-    return Thing(kind, str(path), _size(path), touched, datetime.fromtimestamp(touched, UTC))
+    return Thing(kind, str(path), size_of(path), touched, datetime.fromtimestamp(touched, UTC))
 
 
-def _files(path: Path) -> Iterable[Path]:
-    return [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
+def _files(path: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(path) as entries:
+        for each in entries:
+            if each.is_dir(follow_symlinks=False):
+                yield from _files(Path(each.path))
+            elif each.is_file():
+                yield each
 
 
-def _size(path: Path) -> int:
-    return sum(each.stat().st_size for each in _files(path))
+def _stats(path: Path) -> Iterator[os.stat_result]:
+    return (each.stat() for each in _files(path)) if path.is_dir() else iter([path.stat()])
+
+
+def size_of(path: Path) -> int:
+    """Of a file, or of all that lie in a folder."""
+    return sum(each.st_size for each in _stats(path))
 
 
 def _newest(path: Path) -> float:
-    return max((each.stat().st_mtime for each in _files(path)), default=path.stat().st_mtime)
+    return max((each.st_mtime for each in _stats(path)), default=path.stat().st_mtime)

@@ -24,13 +24,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from huigan.health.outage import Outage
 from huigan.operate import runs as operate
 from huigan.operate import timetable, workers
 from storage import runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Run, RunState
 from trainer import CHILD_ENVIRONMENT, HANDED_BACK, leash
 

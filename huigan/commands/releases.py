@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy.orm import Session
 
 from huigan.commands.frame import MAX_ID, AsJson, Limit, agreed, errors, now, opened
 from huigan.operate import releases, rollbacks
@@ -16,6 +15,7 @@ from huigan.terminal import locale_of_terminal
 from huigan.texts import told
 from storage import artefacts, deployments, holdings
 from storage import releases as release_rows
+from storage.db import Session
 from storage.records import Holding
 
 app = typer.Typer(help="Releases: what answers, what could, what did.", no_args_is_help=True)

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from huigan.demo import page, weights
 from huigan.demo.community import NAMES, Community, Lessons, SomethingLost, answers_to, load
@@ -35,7 +34,7 @@ from huigan.turns.desk import Desk
 from huigan.up import Part
 from schedules.loop import DECISION_KEY
 from storage import artefacts, comparisons, deployments, ratings, runs, settings, tables
-from storage.db import Database, connect
+from storage.db import Database, Session, connect
 from storage.migrations import upgrade
 from storage.records import Answer, Live, Release, Run, RunState, TurnState
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import text as sql
-from sqlalchemy.orm import Session
 
 from huigan.health.conditions import Disk, Facts
 from huigan.operate import backups, broadcasts, timetable, workers
@@ -17,7 +16,7 @@ from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import gpu, outbox, runs, turns
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import RunState
 
 LOOKED_AT_RUNS = 20
@@ -69,7 +68,7 @@ def _known(session: Session, at: datetime) -> dict[str, Any]:
 
 def clock_off_seconds(session: Session, at: datetime) -> float:
     """How far this machine's clock is ahead of the database's; on SQLite, behind what this very machine wrote last."""
-    if session.get_bind().dialect.name == "postgresql":
+    if session.dialect.name == "postgresql":
         theirs = session.execute(sql("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
         return _beyond(at - theirs)
     looked_at, trainer = timetable.looked_at(session), workers.seen(session)
@@ -82,5 +81,5 @@ def _beyond(difference: timedelta) -> float:
 
 
 def _failed_in_a_row(session: Session) -> int:
-    newest = runs.newest(session, LOOKED_AT_RUNS, states=runs.ENDED - {RunState.CANCELLED, RunState.BUILT})
-    return next((index for index, each in enumerate(newest) if each.state is not RunState.FAILED), len(newest))
+    newest = runs.newest_states(session, LOOKED_AT_RUNS, of=runs.ENDED - {RunState.CANCELLED, RunState.BUILT})
+    return next((index for index, each in enumerate(newest) if each is not RunState.FAILED), len(newest))

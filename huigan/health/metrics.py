@@ -16,7 +16,6 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from huigan.health import facts
 from huigan.health.signs import Signs
@@ -25,7 +24,7 @@ from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import alerts, deployments, figures, outbox, runs, turns, updates
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import RunState, Thumb
 
 RECENT = timedelta(minutes=5)

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from huigan.health import facts
 from huigan.health.conditions import Condition, judge, step
 from huigan.serving.client import Ollama
 from storage import alerts, outbox
-from storage.db import Database
+from storage.db import Database, Session
 
 logger = logging.getLogger(__name__)
 

@@ -21,11 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from storage import copies, deployments, settings
 from storage.copies import Copied, CopyFailed
-from storage.db import Database
+from storage.db import Database, Session
 from storage.migrations import is_current, knows
 
 FORMAT = 1

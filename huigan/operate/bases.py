@@ -13,15 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import tags
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import TRANSPORT_ERRORS, told_apart
 from storage import artefacts, audit, deployments, releases
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import System
 from storage.records import Release
 

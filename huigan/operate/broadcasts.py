@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate.refusals import Refusal
 from storage import audit, outbox, settings
+from storage.db import Session
 from storage.records import Notice
 
 CODE = "broadcast"  # of its notices

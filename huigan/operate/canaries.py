@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import judgement, observed, rollbacks, tags
 from huigan.operate.judgement import Act, Judgement, Reason
 from huigan.operate.observed import Tried
@@ -24,7 +22,7 @@ from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError, UnknownTag
 from storage import audit, deployments, gpu, outbox, releases, runs, settings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Artefact, Deployment, Live, Release, RunState
 
 log = logging.getLogger(__name__)
@@ -126,7 +124,7 @@ class Way:
 def _way_back(db: Database, client: Ollama, live: Live, at: datetime) -> Way | None:
     """Loaded. Where there is none, admins hear of it once. Raises ServingError."""
     passed_over: list[PassedOver] = []
-    for number in rollbacks.ways_back(db.read(deployments.history, HISTORY)):
+    for number in rollbacks.ways_back(db.read(deployments.reigns, HISTORY)):
         before = db.read(open_release, number)
         if isinstance(before, Refusal):
             passed_over.append(PassedOver(number, before.code))

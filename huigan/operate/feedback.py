@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from storage import comparisons, ratings
+from storage.db import Session
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy.orm import Session
-
 from huigan.operate.refusals import Refusal
 from storage import audit, invitations, users
+from storage.db import Session
 from storage.records import ADMIN_ROLES, Invitation, Role, User
 
 ACT = "invitation.use"

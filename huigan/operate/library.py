@@ -8,15 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import keeping, lineage, rollbacks, tags
 from huigan.operate.refusals import Refusal
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import artefacts, audit, dataset_copies, deployments, holdings, releases, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Release, RunState
 
 log = logging.getLogger(__name__)

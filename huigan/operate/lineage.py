@@ -11,11 +11,9 @@ import logging
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import tags
 from storage import artefacts, audit, dataset_copies, dataset_people, datasets, releases, runs
-from storage.db import Database
+from storage.db import Database, Session
 
 log = logging.getLogger(__name__)
 

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import judgement, rollbacks
 from huigan.operate import releases as operate_releases
 from huigan.operate.betting import Thumbed
 from huigan.operate.judgement import Reign, Service, Trial
 from storage import deployments, releases, runs, trial_figures
+from storage.db import Session
 from storage.recipe import build
 from storage.records import Deployment, Live, Release, Run, Thumb
 from storage.release_policy import Canary, Rollback
@@ -101,7 +100,7 @@ def answering(session: Session, at: datetime) -> Answering | None:
 
 def before(session: Session) -> int | None:
     """The release that answered before the live one."""
-    return next(iter(rollbacks.ways_back(deployments.history(session, operate_releases.HISTORY))), None)
+    return next(iter(rollbacks.ways_back(deployments.reigns(session, operate_releases.HISTORY))), None)
 
 
 def policy_of(run: Run) -> tuple[Canary, Rollback]:

@@ -6,10 +6,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate.refusals import Refusal
 from storage import access, audit, chats, outbox, users
+from storage.db import Session
 from storage.records import ADMIN_ROLES, Role, User
 
 MOST_ANSWERS = 1_000_000

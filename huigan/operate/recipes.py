@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
 from storage import settings
+from storage.db import Session
 from storage.recipe import Recipe, parse
 
 DEFAULT = "llama3-8b-chinese-chat"

@@ -13,15 +13,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import tags, withdrawals
 from huigan.operate.refusals import Refusal
 from huigan.operate.runs import announce
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import artefacts, audit, deployments, gpu, outbox, releases, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import build
 from storage.records import Artefact, Deployment, Release, Run, RunState
 from storage.release_policy import Canary

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import releases, tags
 from huigan.operate.refusals import Refusal
 from huigan.operate.releases import HISTORY, ROLLBACK, PassedOver, Promoted, open_release
 from huigan.serving.client import Ollama
 from huigan.serving.errors import UnknownTag
 from storage import audit, deployments
-from storage.db import Database
-from storage.records import Deployment
+from storage.db import Database, Session
 
 FILES_GONE = "files_gone"
 UNFIT = frozenset({"data_withdrawn", "release_not_open"})  # refusals of one release, which another may not meet
@@ -41,7 +38,7 @@ def rollback(
     passed_over: list[PassedOver] = []
     if to is not None:
         return releases.swap(db, client, to, ROLLBACK, by_user_id, at, alias)
-    for number in ways_back(db.read(deployments.history, HISTORY)):
+    for number in ways_back(db.read(deployments.reigns, HISTORY)):
         try:
             result = releases.swap(db, client, number, ROLLBACK, by_user_id, at, alias, passed_over)
         except UnknownTag:
@@ -55,21 +52,22 @@ def rollback(
     return refusal
 
 
-def ways_back(newest_first: Sequence[Deployment]) -> list[int]:
-    """The releases that answered before the live one, nearest first, where a rollback undoes what it went back over."""
+def ways_back(newest_first: Sequence[tuple[int, str]]) -> list[int]:
+    """Of the releases that answered, and why: those before the live one, nearest first, where a rollback undoes what
+    it went back over."""
     stack: list[int] = []
-    for each in reversed(newest_first):
-        if each.share < 1.0 or (stack and stack[-1] == each.release_id):
+    for number, why in reversed(newest_first):
+        if stack and stack[-1] == number:
             continue
-        if each.why == ROLLBACK and each.release_id in stack:
-            while stack[-1] != each.release_id:
+        if why == ROLLBACK and number in stack:
+            while stack[-1] != number:
                 stack.pop()
         else:
-            stack.append(each.release_id)
+            stack.append(number)
     return [each for each in dict.fromkeys(reversed(stack)) if each != stack[-1]]
 
 
 def way_back(session: Session) -> int | None:
     """The release that a rollback would go back to, as far as the database knows."""
-    ways = ways_back(deployments.history(session, HISTORY))
+    ways = ways_back(deployments.reigns(session, HISTORY))
     return next((each for each in ways if not isinstance(open_release(session, each), Refusal)), None)

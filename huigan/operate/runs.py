@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import settable, workers
 from huigan.operate.refusals import Refusal
 from storage import audit, deployments, gpu, outbox, releases, runs, settings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Run, RunState
 from storage.release_policy import APPROVALS

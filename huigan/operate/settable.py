@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import cron, quiet, recipes
 from huigan.operate.refusals import Refusal
 from storage import audit, gpu, release_policy, settings
 from storage.complaints import BadRecipe
+from storage.db import Session
 from storage.records import Setting
 
 Origin = Literal["admin", "environment", "recipe", "default"]

@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
-from sqlalchemy.orm import Session
-
 from storage import figures, releases
+from storage.db import Session
 from storage.records import Thumb
 
 DAYS, RELEASES = 30, 8

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from datetime import datetime, tzinfo
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import cron, quiet, settable
 from huigan.operate.refusals import Refusal
 from storage import audit, settings
+from storage.db import Session
 from storage.records import Setting
 
 CRON_KEY, MIN_RATINGS_KEY = "schedule", "min_ratings"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.operate.releases import HISTORY, ROLLBACK
 from storage import artefacts, datasets, deployments, releases, runs
+from storage.db import Session
 from storage.records import Deployment, Run, RunState
 
 # Of a recipe: what names a run, or says what becomes of its file, not what the file is.

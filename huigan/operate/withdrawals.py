@@ -6,13 +6,11 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import artefacts, audit, deployments, holdings, outbox, releases, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Holding, Live, Release, RunState
 
 log = logging.getLogger(__name__)
@@ -30,15 +28,20 @@ def is_barred(session: Session, number: int) -> bool:
 
 def rebuild_asked_at(session: Session, lane: str) -> datetime | None:
     """Since when a release is to be made anew without what was taken back; None where none needs to be: neither the one
-    that answers nor one that awaits approval holds any, and no run was ended for it that nobody made up for."""
-    concerned = {each.id for each in runs.newest(session, 1000, states=frozenset({RunState.AWAITING_APPROVAL}))}
+    that answers nor one that awaits approval holds any, and no run was ended for it that nobody made up for; or one
+    that was made since awaits approval already."""
+    awaiting = runs.newest(session, 1000, states=frozenset({RunState.AWAITING_APPROVAL}))
+    concerned = {each.id for each in awaiting}
     live = deployments.live(session)
     if live is not None and live.artefact.run_id is not None:
         concerned.add(live.artefact.run_id)
     newest = runs.newest(session, 1, lane=lane, dataset_only=False)
     concerned |= {each.id for each in newest if each.state in FELL_THROUGH}
-    held = [found for each in sorted(concerned) if (found := holdings.of_run(session, each)) is not None]
-    return max((each.asked_at for each in held), default=None)
+    held = {each: found for each in sorted(concerned) if (found := holdings.of_run(session, each)) is not None}
+    asked_at = max((each.asked_at for each in held.values()), default=None)
+    made_anew = (each for each in awaiting if each.id not in held and each.lane == lane)
+    is_made = asked_at is not None and any(each.queued_at > asked_at for each in made_anew)
+    return None if is_made else asked_at
 
 
 def withdraw(db: Database, client: Ollama, at: datetime) -> list[Release]:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy.orm import Session
-
 from storage import settings
+from storage.db import Session
 
 KEY = "trainer_seen"
 # A supervisor speaks every few seconds; a machine that swaps may be slow to.

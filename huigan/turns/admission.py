@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from datetime import datetime, time, timedelta, tzinfo
 
-from sqlalchemy.orm import Session
-
 from huigan.turns.refusals import Refusal
 from storage import access, turns, users
+from storage.db import Session
 from storage.records import Chat, ChatKind, Role, User
 
 

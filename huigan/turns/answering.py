@@ -20,15 +20,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from huigan.serving import chat
 from huigan.serving.client import AsyncOllama
 from huigan.serving.errors import Busy, Loading, OverContext, ServingError
 from huigan.turns.history import lines_for
 from huigan.turns.prompts import Line, Prompt, fitted
 from storage import answers, deployments, gpu, outbox, turns
-from storage.db import AWAY, Database
+from storage.db import AWAY, Database, Session
 from storage.records import Answer, Ended, Live, Seen, Turn
 
 logger = logging.getLogger(__name__)

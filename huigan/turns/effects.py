@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Case, ColumnElement, Exists, Row, Select, case, exists, func, literal, select
-from sqlalchemy.orm import Session
 
 from storage import users
+from storage.db import Session
 from storage.records import RunState, Thumb
 from storage.tables import comparison, dataset, dataset_example, rating, release, run
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import withdrawal
 from huigan.turns.refusals import Refusal
 from storage import attachments, dataset_people, erasure, messages, turns, users
+from storage.db import Session
 from storage.records import Role
 
 

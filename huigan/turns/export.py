@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy.orm import Session
-
 from storage import answers, attachments, chats, comparisons, messages, ratings, traces, users
+from storage.db import Session
 from storage.records import Answer, Comparison, Message, Rating, User
 
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 import random
 from datetime import datetime, timedelta
 
-from sqlalchemy.orm import Session
-
 from huigan.turns.opening import MAX_MESSAGE_CHARACTERS, Refusal
 from storage import answers, chats, comparison_offers, comparisons, ratings, users
+from storage.db import Session
 from storage.records import WHOLE, Answer, ChatKind, Comparison, OfferedFor, Pick, Rating, Reason, Role, Thumb
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy.orm import Session
-
 from huigan.turns.prompts import Line, history
 from storage import answers, attachments, chats, comparisons, messages, ratings
+from storage.db import Session
 from storage.records import Answer, AttachmentKind
 
 # With their answers more than a context of 8,192 tokens holds at eight tokens each. A conversation may go on for years,

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import admission
 from huigan.turns.refusals import Refusal as Refusal  # for everybody who opens
 from storage import answers, attachments, chats, deliveries, deployments, messages, turns, users
+from storage.db import Session
 from storage.records import (
     WHOLE,
     AttachmentKind,

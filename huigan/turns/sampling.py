@@ -9,9 +9,8 @@ from __future__ import annotations
 import random
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from storage import answers, attachments, audit, chats, deployments, messages, settings, turns, users
+from storage.db import Session
 from storage.records import WHOLE, ChatKind, Role, Turn, TurnState
 
 KEY = "comparison_rate"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy.orm import Session
-
 from storage import answers, artefacts, deployments, releases
+from storage.db import Session
 from storage.records import Answer, Deployment, Release
 
 

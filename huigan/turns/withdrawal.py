@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from storage import artefacts, audit, dataset_people, datasets, holdings, outbox, runs, users
+from storage.db import Session
 from storage.records import Holding, RunState, User
 
 
@@ -32,10 +31,18 @@ def take_back(session: Session, user_ids: Iterable[int], at: datetime) -> list[H
     for each in marked:
         artefacts.drop_samples(session, each.run_id)
         if runs.get(session, each.run_id).state in {RunState.QUEUED, RunState.RUNNING}:
-            runs.ask_cancel(session, each.run_id, at)
+            _end(session, each.run_id, at)
     numbers = [each.run_id for each in marked]
     audit.record(session, None, "data.withdraw", at, datasets=sorted(found), runs=numbers)
     if numbers:
         told = {"runs": ", ".join(map(str, numbers))}
         outbox.put(session, "data_withdrawn", told, at, key=f"withdrawn:{at:%Y-%m-%d}")  # coalesced to one a day
     return marked
+
+
+def _end(session: Session, run_id: int, at: datetime) -> None:
+    """One that runs is told of when it has stopped; one that waits ends here, and whoever asked for it hears of it."""
+    ended = runs.ask_cancel(session, run_id, at)
+    if ended is not None and ended.state is RunState.CANCELLED:
+        told = {"run": ended.id, "lane": ended.lane, "why": ended.why, "error": ended.error}
+        outbox.put(session, "run_cancelled", told, at, user_id=ended.by_user_id, key=f"run:{ended.id}:{ended.state}")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy.orm import Session
-
 from bot import claim
 from huigan.turns.opening import Refusal, Speaker
 from storage import audit, settings, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Role, User
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)

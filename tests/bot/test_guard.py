@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text as sql
-from sqlalchemy.orm import Session
 from telegram import Update
 from telegram.ext import ApplicationBuilder, CallbackQueryHandler, CommandHandler
 
@@ -25,7 +24,7 @@ from bot.places import ANONYMOUS_ADMIN_ID
 from huigan.serving.client import AsyncOllama, Ollama
 from huigan.texts import text
 from storage import audit, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Role
 from tests.bot.running import TAG, serve

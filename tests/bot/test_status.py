@@ -8,14 +8,13 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy.orm import Session
 
 from bot.status import status
 from huigan.operate import workers
 from huigan.texts import catalogue
 from schedules import loop
 from storage import runs, settings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Data, Recipe
 from storage.records import Run
 from tests.bot.running import REPOSITORY, serve

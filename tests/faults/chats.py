@@ -206,7 +206,7 @@ def database_gone(talk: Talk) -> None:
 
 
 def renamed(db: Database, before: str, after: str) -> None:
-    db.write(lambda session: session.connection().exec_driver_sql(f'ALTER TABLE "{before}" RENAME TO "{after}"'))
+    db.write(lambda session: session.exec_driver_sql(f'ALTER TABLE "{before}" RENAME TO "{after}"'))
 
 
 def disk_full(cell: Cell) -> Came:

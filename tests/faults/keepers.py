@@ -230,7 +230,7 @@ def supervisor_database_away(cell: Cell) -> Came:
 
 
 def rename(db: Database, before: str, after: str) -> None:
-    db.write(lambda session: session.connection().exec_driver_sql(f'ALTER TABLE "{before}" RENAME TO "{after}"'))
+    db.write(lambda session: session.exec_driver_sql(f'ALTER TABLE "{before}" RENAME TO "{after}"'))
 
 
 class Clock:

@@ -82,10 +82,10 @@ class gone:  # noqa: N801 - read as a phrase: with gone(world)
         self.db = world.db
 
     def __enter__(self) -> None:
-        self.db.write(lambda session: session.connection().exec_driver_sql("ALTER TABLE run RENAME TO gone"))
+        self.db.write(lambda session: session.exec_driver_sql("ALTER TABLE run RENAME TO gone"))
 
     def __exit__(self, *_: object) -> None:
-        self.db.write(lambda session: session.connection().exec_driver_sql("ALTER TABLE gone RENAME TO run"))
+        self.db.write(lambda session: session.exec_driver_sql("ALTER TABLE gone RENAME TO run"))
 
 
 def clock_jumps(cell: Cell, stage: str, hours: float) -> Came:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text as sql
-from sqlalchemy.orm import Session
 
 from storage import deployments, outbox, releases, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Run, RunState, Thumb
 from tests.faults import invariants
 from tests.faults.invariants import Ended, Found

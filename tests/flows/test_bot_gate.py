@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
 
 from storage import access, settings, users
+from storage.db import Session
 from storage.records import Role
 from tests.bot import running
 from tests.bot.running import World

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import insert
-from sqlalchemy.orm import Session
 
 from storage import artefacts, chats, deployments, messages, releases, turns, users
+from storage.db import Session
 from storage.records import ChatKind, Ended, Thumb
 from storage.tables import answer, rating
 

@@ -35,6 +35,12 @@ def test_one_that_was_missed_is_made_up_for() -> None:
     assert decided(USUAL, NIGHT + timedelta(days=3, hours=7)).enqueue
 
 
+def test_an_hour_that_an_admin_wrote_after_it_had_struck_was_not_missed() -> None:
+    written = replace(facts(NIGHT + timedelta(hours=9)), cron_set_at=NIGHT + timedelta(hours=8))
+    assert not rebuild.decide(USUAL, written, NOON, NIGHTLY).enqueue
+    assert rebuild.decide(USUAL, replace(written, at=NIGHT + timedelta(days=1)), NOON, NIGHTLY).enqueue
+
+
 def test_one_that_failed_is_tried_the_night_after_and_not_before() -> None:
     assert not decided(USUAL, NIGHT + timedelta(hours=20), last_queued_at=NIGHT).enqueue
     assert decided(USUAL, NIGHT + timedelta(days=1), last_queued_at=NIGHT).enqueue

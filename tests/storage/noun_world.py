@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from itertools import count
 
-from sqlalchemy.orm import Session
-
 from storage import answers, chats, messages, turns, users
+from storage.db import Session
 from storage.records import Answer, ChatKind, Conversation, Ended, Message, Seen, User
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
-
 from storage import attachments, messages, updates
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import AttachmentKind
 from tests.storage.noun_world import AT, conversation, message
 

@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 from storage import chats, copies, settings, users
 from storage.copies import Copied, CopyFailed
-from storage.db import Database, connect
+from storage.db import Database, Session, connect
 from storage.migrations import is_current
 from storage.records import ChatKind
 from tests.fakes import postgres

@@ -10,10 +10,9 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from storage import users
-from storage.db import BadDatabaseUrl, Database, connect
+from storage.db import BadDatabaseUrl, Database, Session, connect
 from storage.migrations import NewerSchema, is_current, upgrade
 from storage.tables import metadata, user
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.orm import Session
-
 from storage import artefacts, deployments, releases
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Live, Release
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event
-from sqlalchemy.orm import Session
 
 from storage import (
     answers,
@@ -27,7 +26,7 @@ from storage import (
     turns,
     updates,
 )
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import CardKind
 from tests.storage.noun_world import AT, answered
 

@@ -7,10 +7,9 @@ from datetime import timedelta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
 from storage import ratings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Rating, Reason, Thumb
 from storage.tables import rating
 from tests.storage.noun_world import AT, answered, people

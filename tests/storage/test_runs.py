@@ -12,10 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import delete
-from sqlalchemy.orm import Session
 
 from storage import runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import RUN_MOVES, Run, RunState
 from storage.tables import run, run_event
 

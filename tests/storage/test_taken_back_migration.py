@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from alembic import command
-from sqlalchemy.orm import Session
 
 from storage import dataset_copies, dataset_people, datasets, holdings, migrations, ratings, runs, tables
-from storage.db import Database
+from storage.db import Database, Session
 from storage.migrations import upgrade
 from storage.records import Lineage, Run, Thumb
 from tests.storage.noun_world import AT, answered

@@ -7,10 +7,9 @@ from datetime import datetime, timedelta
 from itertools import count
 
 import pytest
-from sqlalchemy.orm import Session
 
 from storage import answers, chats, comparisons, messages, ratings, trial_figures, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, ChatKind, Ended, Pick, Seen, Thumb
 from tests.storage.noun_world import AT
 from tests.storage.test_deployments import two

@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from storage import turns
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Ended, Turn, TurnState
 from storage.tables import turn
 from tests.storage.noun_world import AT, conversation, message

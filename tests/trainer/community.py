@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 
-from sqlalchemy.orm import Session
-
 from storage import answers, artefacts, chats, comparisons, deployments, messages, ratings, releases, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, ChatKind, Ended, Live, Pick, Seen, Thumb, User
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)

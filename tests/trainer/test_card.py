@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.operate import settable
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from storage import artefacts, deployments, gpu, releases, runs, settings
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Run
 from tests.fakes.ollama import FakeOllama

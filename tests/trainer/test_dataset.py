@@ -13,11 +13,10 @@ from typing import Any
 import datasets as hf
 import pytest
 from sqlalchemy import update as sql_update
-from sqlalchemy.orm import Session
 
 from huigan.turns.erasure import Forgotten, forget
 from storage import chats, datasets, messages, ratings, tables
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Pick, Thumb
 from tests.storage.test_attachments import attach

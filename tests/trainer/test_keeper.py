@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.operate import releases as operate_releases
 from huigan.operate import rollbacks
@@ -16,7 +15,7 @@ from huigan.operate.releases import Promoted
 from huigan.serving.client import Ollama
 from huigan.serving.errors import UnknownTag
 from storage import artefacts, audit, deployments, releases
-from storage.db import Database
+from storage.db import Database, Session
 from tests.fakes.ollama import CHATML, FakeOllama
 from tests.trainer.community import AT
 from trainer import keeper

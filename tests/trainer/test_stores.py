@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.operate import releases
 from huigan.operate.keeping import Limits, Plan
 from huigan.turns import withdrawal
 from storage import audit, dataset_copies, dataset_people, datasets, deployments, runs
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Run, RunState
 from tests.trainer.community import AT, Community
 from trainer import disk, stores

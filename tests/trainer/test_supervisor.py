@@ -241,10 +241,10 @@ def test_a_database_that_is_away_for_a_while_ends_neither_child_nor_supervisor(
     database = tmp_path / "huigan.db"
     with supervised(sqlite_db, url, tmp_path, "sleep"):
         pid = pid_of(tmp_path / f"{run.id}-1")
-        sqlite_db.write(lambda session: session.connection().exec_driver_sql("ALTER TABLE run RENAME TO gone"))
+        sqlite_db.write(lambda session: session.exec_driver_sql("ALTER TABLE run RENAME TO gone"))
         time.sleep(0.2)
         assert not is_gone(pid)
-        sqlite_db.write(lambda session: session.connection().exec_driver_sql("ALTER TABLE gone RENAME TO run"))
+        sqlite_db.write(lambda session: session.exec_driver_sql("ALTER TABLE gone RENAME TO run"))
         before = sqlite_db.read(runs.get, run.id).beat_at
         until(lambda: sqlite_db.read(runs.get, run.id).beat_at != before)
     assert database.exists()

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import erasure, feedback, withdrawal
 from huigan.turns.erasure import Forgotten
 from storage import answers, chats, deployments, messages, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, ChatKind, Comparison, Ended, OfferedFor, Pick, Rating, Role, Seen, Thumb, User
 
 CHANNEL = "telegram"

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from bot.notices import words
 from huigan.operate import library as needed
@@ -18,6 +17,7 @@ from huigan.serving import library
 from huigan.texts import LOCALES, told
 from schedules import rebuild
 from storage import artefacts, deployments, releases, runs, tables
+from storage.db import Session
 from storage.records import Notice, Run, RunState
 from tests.year.world import BUDGET_BYTES, KEEP_RELEASES, KEEP_RUNS, TRIAL_DAYS, ZONE, Year
 from trainer import dataset
@@ -70,6 +70,8 @@ ACTS = (
 def of_a_year(year: Year) -> Iterator[str]:
     """That it all happened."""
     acts = year.acts()
+    if (count := len(year.db.read(runs.newest, EVERY_RUN))) < len(year.sizes):
+        yield f"{count} runs in {len(year.sizes)} nights"
     yield from (f"{each}: not once" for each in BEFALLS if not year.counts[each])
     yield from (f"{each}: not once" for each in ACTS if not acts[f"{each} by itself"])
     yield from (f"{each} of the crowd: not once" for each, count in year.crowd.counts.items() if not count)
@@ -130,7 +132,8 @@ def stuck(year: Year) -> Iterator[str]:
     running = year.db.read(runs.newest, 10, states=frozenset({RunState.RUNNING}))
     yield from (f"run {each.id} runs and nobody works on it" for each in running if at >= year.schedules_down_until)
     for each in year.db.read(runs.newest, 10, states=frozenset({RunState.QUEUED})):
-        if max(each.queued_at, year.trainer_down_until) < at - STUCK:
+        # A run whose machine died keeps its lane until schedules looks.
+        if max(each.queued_at, year.trainer_down_until, year.schedules_down_until) < at - STUCK:
             yield f"run {each.id} waits since {each.queued_at}"
 
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +31,7 @@ CANDIDATE_BYTES, ADAPTER_BYTES, BASE_BYTES = 40_000, 8_000, 120_000
 
 
 USUAL = 0.6
-LIKED = (0.95, 0.95, 0.05, 0.05)
+LIKED = (0.95, 0.95, USUAL, 0.05, 0.05)
 
 
 class Killed(BaseException):
@@ -207,7 +206,3 @@ def in_place(stubs: Stubs) -> Iterator[None]:
 
 def _bytes(work: Work, what: str, count: int) -> bytes:
     return b"GGUF" + random.Random(f"{work.run.id} {what}").randbytes(count)
-
-
-def size_of(folder: Path) -> int:
-    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())

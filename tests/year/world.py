@@ -15,12 +15,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import event, func, select
-from sqlalchemy.orm import Session
 
 from bot.notices import Notices
 from huigan.health import watch
@@ -46,22 +46,23 @@ from schedules import loop, nightly, release_watch
 from storage import artefacts, deployments, settings, tables
 from storage import releases as release_rows
 from storage import runs as run_rows
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Role, Run, RunState
 from tests.fakes.ollama import FakeOllama
 from tests.year.crowd import MOST, Crowd
-from tests.year.stubs import USUAL, Fates, Killed, Stubs, in_place, size_of
+from tests.year.stubs import USUAL, Fates, Killed, Stubs, in_place
 from trainer import child, clearing, keeper, stores, supervisor
 from trainer.stages import Work
 
 ZONE = ZoneInfo("Europe/Berlin")  # it has both changes of the clock
 FIRST_DAY = date(2027, 1, 1)
-LOOKS = (time(13), time(2, 30), time(5))
+NOON, MORNING = time(13), time(5)  # schedules looks in the morning, and whenever the cron is due
+CLOCKS_CHANGE = time(2, 30)  # from when on a look is taken every ten minutes, in a night in which they do
 WORKER = "gpu:1"
 LONG_MINUTES = 30  # a stage that takes longer is looked at meanwhile
 BACKUPS_KEPT, EVERY_BACKUP = 3, 60
-KEEP_RELEASES, KEEP_RUNS, BUDGET_BYTES = 4, 12, 1_500_000
+KEEP_RELEASES, KEEP_RUNS, BUDGET_BYTES = 4, 10, 1_200_000
 LIMITS = Limits({"artefact": KEEP_RELEASES, "candidate": KEEP_RELEASES, "run": KEEP_RUNS, "base": 1}, {}, BUDGET_BYTES)
 CRONS = ("0 3 * * *", "30 2 * * *", "15 1 * * *", "0 23 * * *", "0 2 * * 1-5")
 QUIET = ("off", "08:00-22:00", "00:00-02:45")
@@ -69,13 +70,14 @@ APPROVALS = ("approve", "auto", "approve", "auto")
 # The months in which what is new is tried on people first, by what. No clock changes in them.
 TRIALS = {2: "conversations", 5: "conversations", 8: "comparisons", 11: "comparisons"}
 TRIAL_DAYS = 7
+RETRAINS = 0.8  # of days, an admin asks for a run
 RECIPE = {
     "name": "year",
     "method": "sft",
     "data": {"min_ratings": 12, "min_raters": 3, "min_answers": 5, "min_pairs": 5, "min_thumbs": 5},
     "rollback": {"min_ratings": 8, "min_raters": 3, "alpha": 0.05},
 }
-KEEP_MESSAGES_DAYS = 30
+KEEP_MESSAGES_DAYS = 18
 
 
 @dataclass
@@ -133,9 +135,7 @@ class Year:
     def recipe(self) -> Recipe:
         """So that a small crowd is enough to decide by."""
         by = TRIALS.get(self.clock.at.astimezone(ZONE).month)
-        canary = {"by": by or "conversations", "share": 0.5, "alpha": 0.2, "min_ratings": 6, "min_raters": 3}
-        approval = "canary" if by else self.approval
-        return Recipe.from_dict({**RECIPE, "approval": approval, "canary": {**canary, "max_days": TRIAL_DAYS}})
+        return _recipe(by or "conversations", "canary" if by else self.approval)
 
     @contextlib.contextmanager
     def begun(self) -> Iterator[Year]:
@@ -143,8 +143,10 @@ class Year:
         logging.disable(logging.CRITICAL)
         event.listen(self.db.engine, "connect", _hasten)
         self.db.engine.dispose()
+        every_so_often = gc.get_threshold()
         gc.collect()
         gc.freeze()  # what is imported stays: not to be looked through again and again
+        gc.set_threshold(50_000)
         self.home.mkdir(parents=True, exist_ok=True)
         self.fake.add("base:v1", system="Be kind.")
         registered = bases.register(self.db, self.client, "base:v1", "/weights", by_user_id=None, at=self.clock.at)
@@ -158,6 +160,7 @@ class Year:
         finally:
             logging.disable(logging.NOTSET)
             gc.unfreeze()
+            gc.set_threshold(*every_so_often)
 
     def live(self, nights: int) -> Iterator[int]:
         for night in range(nights):
@@ -165,6 +168,8 @@ class Year:
             self._daytime(day)
             if change := _clocks_change(day):
                 self._await_the_change()
+            self.clock.to(_local(day, NOON))
+            self.train()
             for at in _looks(day):
                 self._wait_until(at)
                 self.look()
@@ -186,7 +191,6 @@ class Year:
         if at >= self.schedules_down_until:
             nightly.look(self.db, WORKER, self._back_up, at, ZONE)
             release_watch.look(self.db, self.client, at)
-        watch.look(self.db, self.client, self.home, at, backups_kept=BACKUPS_KEPT)
 
     def _decide_and_reap(self, at: datetime) -> None:
         if at < self.schedules_down_until:
@@ -207,8 +211,9 @@ class Year:
             self._attempt(claimed)
 
     def keep_house(self) -> None:
-        """What is done beside it, by the trainer and by schedules: cleared, put back, pruned."""
+        """What is done beside it, by the trainer and by schedules: watched, cleared, put back, pruned."""
         at = self.clock.at
+        watch.look(self.db, self.client, self.home, at, backups_kept=BACKUPS_KEPT)
         self.counts["conversations expired"] += retention.expire(self.db, KEEP_MESSAGES_DAYS, at)
         self.crowd.ledger.expire(at - timedelta(days=KEEP_MESSAGES_DAYS))
         clearing.upkeep(self.db, self.home, at)
@@ -220,14 +225,16 @@ class Year:
         if at >= self.schedules_down_until:
             gone = library.prune(self.db, self.client, KEEP_RELEASES, at).going
             self.counts["tags pruned"] += len(gone)
-            self.lost = before - self._needed_and_there()
+            self.lost = {each for each in before if not self._is_there(each)}
             withdrawals.withdraw(self.db, self.client, at)
             loop.forget_updates(self.db, at)
 
     def _needed_and_there(self) -> set[str]:
         """Tags in Ollama and files on this disk of the releases that must stay."""
-        tags, paths = self.db.read(_needed)
-        return {tag for tag in tags if tag in self.fake.tags} | {path for path in paths if Path(path).is_file()}
+        return {each for each in self.db.read(_needed) if self._is_there(each)}
+
+    def _is_there(self, tag_or_path: str) -> bool:
+        return tag_or_path in self.fake.tags or Path(tag_or_path).is_file()
 
     def _attempt(self, run: Run) -> None:
         tell = child.Teller(self.db, run, child.Bars(None, None))
@@ -288,6 +295,8 @@ class Year:
         self.clock.to(morning)
         if len(self.crowd.people) < MOST and rng.random() < 0.15:
             self.crowd.join(self.clock.at)
+        if rng.random() < RETRAINS and self.db.read(deployments.canary) is None:
+            self._retrain()
         self.crowd.day(morning, self._wanted(day))
         if rng.random() < 0.04:
             self.crowd.forget_one(self.clock.at)
@@ -299,7 +308,7 @@ class Year:
     def _wanted(self, day: date) -> int:
         """How many questions: what is tried makes people curious, and as clocks change there is a reason to run."""
         if self.db.read(deployments.canary) is not None:
-            return self.rng.randint(3, 6)
+            return self.rng.randint(4, 7)
         return self.rng.randint(2 if _clocks_change(day) else 0, 4)
 
     def _await_the_change(self) -> None:
@@ -337,6 +346,11 @@ class Year:
             if lost is not None and lost.artefact.path is not None:
                 self.fake.tags.pop(lost.release.tag, None)
                 self.counts["tags lost"] += 1
+
+    def _retrain(self) -> None:
+        """An admin does not wait for the night."""
+        asked = runs.enqueue(self.db, self.recipe(), why="admin", by_user_id=self.admin.id, at=self.clock.at)
+        self.counts["asked for by an admin" if not isinstance(asked, Refusal) else f"admin: {asked.code}"] += 1
 
     def _go_back(self, at: datetime) -> None:
         """It passes over what was pruned long ago; an Ollama that is away fails it."""
@@ -396,7 +410,13 @@ class Year:
         return Size(night, rows, taken, examples)
 
     def disk_bytes(self) -> int:
-        return size_of(self.home / "runs") + size_of(self.home / "bases")
+        return sum(stores.size_of(folder) for name in ("runs", "bases") if (folder := self.home / name).is_dir())
+
+
+@cache
+def _recipe(by: str, approval: str) -> Recipe:
+    canary = {"by": by, "share": 0.5, "alpha": 0.2, "min_ratings": 6, "min_raters": 3, "max_days": TRIAL_DAYS}
+    return Recipe.from_dict({**RECIPE, "approval": approval, "canary": canary})
 
 
 def _local(day: date, clock: time) -> datetime:
@@ -404,11 +424,13 @@ def _local(day: date, clock: time) -> datetime:
 
 
 def _looks(day: date) -> list[datetime]:
-    """From this noon to the next morning; every ten minutes of a night in which the clocks change."""
-    evening, night = _local(day, LOOKS[0]), [_local(day + timedelta(days=1), clock) for clock in LOOKS[1:]]
-    if night[0].astimezone(ZONE).utcoffset() != night[-1].astimezone(ZONE).utcoffset():
-        night += [night[0] + timedelta(minutes=10 * count) for count in range(26)]
-    return sorted({evening, *night})
+    """The next morning; every ten minutes of a night in which the clocks change."""
+    after = day + timedelta(days=1)
+    looks = {_local(after, MORNING)}
+    if _clocks_change(day):
+        first = _local(after, CLOCKS_CHANGE)
+        looks |= {first + timedelta(minutes=10 * count) for count in range(26)}
+    return sorted(looks)
 
 
 def _clocks_change(day: date) -> str | None:
@@ -447,10 +469,10 @@ def _lost(session: Session, run: Run, at: datetime) -> None:
         runs.lose(session, known, at, code=supervisor.lost_by(-9))
 
 
-def _needed(session: Session) -> tuple[set[str], set[str]]:
+def _needed(session: Session) -> set[str]:
     releases_ = [release for release, _ in library.needed(session)]
     artefacts_ = [artefacts.get(session, each.artefact_id) for each in releases_]
-    return {library.whole(each.tag) for each in releases_}, {each.path for each in artefacts_ if each.path}
+    return {library.whole(each.tag) for each in releases_} | {each.path for each in artefacts_ if each.path}
 
 
 def _release_of(session: Session, run: Run) -> int:

@@ -16,7 +16,6 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import update
-from sqlalchemy.orm import Session
 
 from bot.pace import Limits, Pace
 from huigan.health import endpoint, metrics, watch
@@ -25,7 +24,7 @@ from huigan.health.signs import STUCK_SECONDS, Signs
 from huigan.operate import timetable, workers
 from huigan.serving.client import Ollama
 from storage import answers, chats, messages, ratings, runs, settings, turns, users
-from storage.db import Database, connect
+from storage.db import Database, Session, connect
 from storage.records import ChatKind, Ended, Seen, Thumb
 from storage.tables import run
 from tests.fakes.ollama import FakeOllama

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy.orm import Session
 
 from bot.notices import words
 from huigan.health import watch
@@ -16,7 +15,7 @@ from huigan.health.conditions import Condition
 from huigan.operate import timetable, workers
 from huigan.serving.client import Ollama
 from storage import alerts, outbox, runs, settings
-from storage.db import Database, connect
+from storage.db import Database, Session, connect
 from storage.records import Notice, RunState
 from tests.fakes.ollama import FakeOllama
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
 
 from huigan.operate import library, lineage, releases
 from huigan.serving.client import Ollama
 from huigan.turns import withdrawal
-from storage import artefacts, audit, dataset_copies, dataset_people, datasets, holdings, runs, tables
-from storage.db import Database
+from storage import artefacts, audit, dataset_copies, dataset_people, datasets, holdings, outbox, runs, tables
+from storage.db import Database, Session
 from storage.records import Lineage, Run, RunState
 from tests.fakes.ollama import FakeOllama
 from tests.huigan.operate.conftest import ARTEFACT, AT, Desk, minutes
@@ -171,3 +170,14 @@ def test_a_letting_go_that_was_cut_short_is_gone_on_with(db: Database, desk: Des
     assert lineage.let_go(db, set(), minutes(2)) == []
     with db.engine.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(tables.dataset)) == 2, "what was made stays known"
+
+
+def test_a_run_that_waits_to_be_taken_up_again_ends_and_admins_hear_of_it(
+    db: Database, desk: Desk, rater_id: int
+) -> None:
+    run = taught(desk, rater_id, RunState.RUNNING)
+    db.write(runs.release_worker, run, AT)  # its worker was lost
+    db.write(withdrawal.take_back, [rater_id], minutes(1))
+    assert db.read(runs.get, run.id).state is RunState.CANCELLED
+    told = [each for each in db.read(outbox.unsent) if each.code == "run_cancelled"]
+    assert [(each.params["run"], each.user_id) for each in told] == [(run.id, None)]

@@ -13,9 +13,9 @@ from huigan.serving.client import Ollama
 from huigan.texts import LOCALES, text
 from storage import audit, deployments, holdings, outbox
 from storage.db import Database
-from storage.records import Deployment, Release
+from storage.records import Release
 from tests.fakes.ollama import FakeOllama
-from tests.huigan.operate.conftest import AT, Desk, minutes
+from tests.huigan.operate.conftest import Desk, minutes
 from tests.huigan.operate.trials import DOWN, UP, Trials
 
 TAKEN_BACK, GONE = "data_withdrawn", rollbacks.FILES_GONE
@@ -69,10 +69,7 @@ def test_rolling_back_goes_back_one_by_one_and_says_when_there_is_no_more(
     ],
 )
 def test_the_ways_back_from_the_live_release(history: str, ways: str) -> None:
-    log = [
-        Deployment(number, int(each.strip("r")), 1.0, "user 1", "rollback" if "r" in each else "promote", AT)
-        for number, each in enumerate(history.split(), 1)
-    ]
+    log = [(int(each.strip("r")), "rollback" if "r" in each else "promote") for each in history.split()]
     assert " ".join(map(str, rollbacks.ways_back(log[::-1]))) == ways
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import statistics
 from huigan.operate.statistics import Liked
 from storage import answers, figures, ratings, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, Ended, Seen, Thumb
 from tests.bot.running import serve
 from tests.storage.noun_world import AT, conversation, message

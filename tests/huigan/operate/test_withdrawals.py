@@ -106,6 +106,15 @@ def test_a_rebuild_is_wanted_for_what_answers_or_awaits_or_was_ended_for_it(db: 
     assert db.read(withdrawals.rebuild_asked_at, "default") == minutes(4)
 
 
+def test_no_rebuild_is_wanted_while_one_that_was_made_since_awaits_approval(db: Database, desk: Desk) -> None:
+    live = desk.published()
+    take_back(db, live, at=-1)
+    proposal = desk.proposed()
+    assert db.read(withdrawals.rebuild_asked_at, "default") is None
+    take_back(db, proposal, at=5)  # somebody else's words are in that one, too
+    assert db.read(withdrawals.rebuild_asked_at, "default") == minutes(5)
+
+
 def test_one_that_is_tried_on_a_share_answers_nobody_before_its_tag_goes(
     db: Database, desk: Desk, fake: FakeOllama, client: Ollama
 ) -> None:

@@ -7,14 +7,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy.orm import Session
-
 from huigan.operate import canaries, releases
 from huigan.operate.judgement import Act
 from huigan.serving.client import Ollama
 from storage import answers, chats, comparisons, deployments, messages, outbox, ratings, runs, turns, users
 from storage import releases as release_rows
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import ChatKind, Ended, Pick, Release, Run, RunState, Seen, Thumb
 from storage.release_policy import Canary, Rollback

@@ -6,13 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.serving.client import AsyncOllama
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Place, Refusal, Speaker, open_turn
 from storage import artefacts, deployments, releases
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import ChatKind, Live, Turn
 from tests.fakes.ollama import CHATML, FakeOllama
 

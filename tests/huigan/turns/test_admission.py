@@ -6,12 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import admission
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, open_turn
 from storage import access, chats, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import ChatKind, Ended, Role, Turn
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import sampling
 from huigan.turns.desk import Desk
 from huigan.turns.opening import answer_again
 from storage import artefacts, deployments, releases, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, Release, Turn
 from tests.fakes.ollama import OUT_OF_MEMORY, FakeOllama
 from tests.huigan.turns.conftest import AT, says

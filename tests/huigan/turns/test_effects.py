@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy.orm import Session
-
 from huigan.turns import effects
 from storage import artefacts, comparisons, datasets, ratings, releases, runs, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Lineage, Pick, RunState, Thumb
 from storage.tables import run
 from tests.storage.noun_world import AT, answered, people

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import select
-from sqlalchemy.orm import Session
 
 from huigan.operate import retention
 from huigan.turns import feedback, history
@@ -35,7 +34,7 @@ from storage import (
     updates,
     users,
 )
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, CardKind, Ended, Pick, Role, Scope, Seen, Thumb
 from storage.tables import metadata
 from tests.huigan.turns.conftest import AT, says

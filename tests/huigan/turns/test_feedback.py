@@ -8,13 +8,12 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.orm import Session
 
 from huigan.turns import feedback
 from huigan.turns.desk import Desk
 from huigan.turns.opening import Place, Refusal, Speaker, answer_again, meet
 from storage import comparisons, ratings, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, ChatKind, OfferedFor, Pick, Rating, Reason, Role, Thumb
 from tests.fakes.ollama import FakeOllama
 from tests.huigan.turns.conftest import AT, says

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.turns import history
 from huigan.turns.history import begins_to_forget, lines_for
 from huigan.turns.opening import Place, Speaker, meet
 from storage import answers, messages, turns
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, ChatKind, Ended, Seen
 from tests.huigan.turns.conftest import AT
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 
 import pytest
-from sqlalchemy.orm import Session
 
 from huigan.turns import sampling
 from storage import answers, artefacts, attachments, deployments, releases, turns, users
-from storage.db import Database
+from storage.db import Database, Session
 from storage.records import Answer, AttachmentKind, Ended, Role, Seen, Turn
 from tests.storage.noun_world import AT, conversation, message
 
