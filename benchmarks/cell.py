@@ -20,13 +20,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from benchmarks import crowd
 from benchmarks.bench import Bench, Cell, judged_by, pool, told
 from benchmarks.examination import examine, margins
 from huigan.serving import library
 from storage import runs
 from storage.db import Database, connect
-from storage.recipe import Recipe
+from storage.recipe import Gate, Recipe
 from storage.records import Run
 from trainer import gate, release, stages
 from trainer.dataset import Built
@@ -97,8 +99,7 @@ def trained(
         if is_judged:
             reference = stages.quantise(work, origin, taught, merged)
             card = stages.score(work, built, taught, merged, reference)
-            verdict = gate.judge(card, recipe.gate)
-            found |= {"scorecard": without_samples(asdict(card)), "verdict": asdict(verdict)}
+            found["scorecard"] = without_samples(asdict(card))
             if merged.path is not None:
                 found["margins"] = margins(bench, work, taught, merged, reference)
     if merged.path is not None:
@@ -109,14 +110,20 @@ def trained(
 
 
 def trained_on(built: Built, recipe: Recipe) -> dict[str, str]:
-    """What a run comes to follows from these."""
-    return {"dataset": built.sha256, "recipe": digest(recipe.to_dict() | {"data": None})}
+    """What a run comes to, and what is read of it, follows from these; not from the gate's bars, which are shares."""
+    looked_at = {name: value for name, value in asdict(recipe.gate).items() if not isinstance(value, float | dict)}
+    return {"dataset": built.sha256, "recipe": digest(recipe.to_dict() | {"data": None, "gate": looked_at})}
 
 
 def equal(measured: Sequence[dict[str, Any]], key: dict[str, str], *, is_judged: bool = True) -> dict[str, Any] | None:
     """What was found of the same run."""
-    same = (each for each in measured if each.get("trained_on") == key and (not is_judged or "verdict" in each))
+    same = (each for each in measured if each.get("trained_on") == key and (not is_judged or "scorecard" in each))
     return next(same, None)
+
+
+def verdict(found: dict[str, Any], bars: Gate) -> gate.Verdict:
+    """What the gate says of what was read: no run is needed anew where a bar is moved."""
+    return gate.judge(TypeAdapter(Scorecard).validate_python(found["scorecard"]), bars)
 
 
 def work_on(bench: Bench, db: Database, recipe: Recipe, home: Path, tell: Callable[[str, str, int, int], None]) -> Work:

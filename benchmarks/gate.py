@@ -24,11 +24,11 @@ from typing import Any
 
 from benchmarks import cell as cells
 from benchmarks import crowd, learning
-from benchmarks.bench import Bench, Cell, judged_by, opened, pool, say, told
-from benchmarks.cell import equal, trained_on, without_samples, work_on
+from benchmarks.bench import RECIPE, Bench, Cell, judged_by, opened, pool, say, told
+from benchmarks.cell import equal, trained_on, verdict, without_samples, work_on
 from storage.db import connect
-from storage.recipe import Recipe
-from trainer import gate, stages
+from storage.recipe import Gate, Recipe, parse
+from trainer import stages
 from trainer.dataset import Built
 from trainer.examples import TASKS
 from trainer.measures import script
@@ -142,7 +142,7 @@ def judged(bench: Bench, trial: Trial, measured: Sequence[dict[str, Any]], home:
         origin = stages.start(work)
         built = stages.build(work)
         if trial.is_good and (known := equal(measured, trained_on(built, work.recipe))):
-            return told_of(trial, known["verdict"], known["scorecard"], equal_to=known["cell"])
+            return told_of(trial, known["scorecard"], equal_to=known["cell"])
         if trial.spoil is not None:
             rewrite(built, trial.spoil)
         taught = stages.train(work, origin, built)
@@ -151,19 +151,16 @@ def judged(bench: Bench, trial: Trial, measured: Sequence[dict[str, Any]], home:
         merged = stages.merge(work, origin, built, taught)
         reference = stages.quantise(work, origin, taught, merged)
         card = stages.score(work, built, taught, merged, reference)
-        verdict = gate.judge(card, work.recipe.gate)
     seconds = round(time.monotonic() - started)
     samples = [asdict(each) for each in card.samples[:12]]
-    return told_of(trial, asdict(verdict), without_samples(asdict(card)), samples=samples, seconds=seconds)
+    return told_of(trial, without_samples(asdict(card)), samples=samples, seconds=seconds)
 
 
-def told_of(trial: Trial, verdict: dict[str, Any], scorecard: dict[str, Any], **more: Any) -> dict[str, Any]:
+def told_of(trial: Trial, scorecard: dict[str, Any], **more: Any) -> dict[str, Any]:
     found = {
         "trial": trial.name,
         "is_good": trial.is_good,
-        "passed": verdict["passed"],
         "cell": asdict(trial.cell),
-        "verdict": verdict,
         "scorecard": scorecard,
         **more,
     }
@@ -206,12 +203,12 @@ def drown(taught: Taught, loudness: float, seed: int) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
 
 
-def summary(found: list[dict[str, Any]]) -> list[str]:
-    lines = []
+def summary(found: list[dict[str, Any]], bars: Gate) -> list[str]:
+    lines, passed = [], {each["trial"]: verdict(each, bars).passed for each in found}
     for name, is_good in (("harmful", False), ("good", True)):
         mine = [each for each in found if each["is_good"] is is_good]
-        right = [each for each in mine if each["passed"] is is_good]
-        wrong = ", ".join(each["trial"] for each in mine if each["passed"] is not is_good)
+        right = [each for each in mine if passed[each["trial"]] is is_good]
+        wrong = ", ".join(each["trial"] for each in mine if each not in right)
         verb = "passed" if is_good else "rejected"
         lines.append(f"{name}: {len(right)} of {len(mine)} {verb}" + (f"; not {wrong}" if wrong else ""))
     return lines
@@ -223,6 +220,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="trials whose names hold this")
     parser.add_argument("--list", action="store_true", help="say which trials are done, and do none")
     arguments = parser.parse_args()
+    bars = parse(RECIPE.read_text(encoding="utf-8")).gate
     chosen = [trial for trial in trials() if arguments.only in trial.name]
     waiting = [trial for trial in chosen if not (RESULTS / f"{trial.name}.json").is_file()]
     say.print(f"{len(chosen)} trials, {len(chosen) - len(waiting)} done")
@@ -238,9 +236,11 @@ def main() -> None:
                 path = RESULTS / f"{trial.name}.json"
                 path.with_suffix(".part").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
                 path.with_suffix(".part").replace(path)
-                codes = ", ".join(each["code"] for each in found["verdict"]["reasons"])
-                say.print(f"      {'passed' if found['passed'] else 'rejected'}: {codes}")
-    for line in summary([json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]):
+                said = verdict(found, bars)
+                codes = ", ".join(each.code for each in said.reasons)
+                say.print(f"      {'passed' if said.passed else 'rejected'}: {codes}")
+    done = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    for line in summary(done, bars):
         say.print(line)
 
 

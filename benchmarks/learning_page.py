@@ -12,8 +12,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import RECIPE
+from benchmarks.cell import verdict
 from benchmarks.learning import results
 from benchmarks.nights import RATINGS_A_DAY
+from storage.recipe import Gate, parse
 from trainer.charts import Line, chart
 
 PAGE = Path(__file__).parent.parent / "docs" / "learning.md"
@@ -53,7 +56,7 @@ def over_seeds(found: Sequence[Found], of: Callable[[Found], float], places: int
     return f"{statistics.fmean(values):.{places + 1}f} ({', '.join(f'{value:.{places}f}' for value in values)})"
 
 
-def methods_table(found: list[Found]) -> list[str]:
+def methods_table(found: list[Found], bars: Gate) -> list[str]:
     rows = ["| method | ratings | seeds | win rate | wholly right | facts | margins: right, picks | passed the gate |"]
     rows.append("|---|---|---|---|---|---|---|---|")
     clean = plain(found)
@@ -62,7 +65,7 @@ def methods_table(found: list[Found]) -> list[str]:
         groups[each["cell"]["method"], each["cell"]["ratings"]].append(each)
     for (method, ratings), cells in sorted(groups.items()):
         served = [each for each in cells if "win_rate" in each]
-        passed = sum(each["verdict"]["passed"] for each in cells)
+        verdicts = [verdict(each, bars) for each in cells]
         values = [f"{method} | {ratings} | {len(cells)} | {over_seeds(cells, win_rate)}"]
         if served:
             wholly = statistics.fmean(each["satisfied"]["candidate"]["wholly"] for each in served)
@@ -72,7 +75,8 @@ def methods_table(found: list[Found]) -> list[str]:
             values.append(f"{wholly:.2f} | {facts:.2f} | {right:.2f}, {picks:.2f}")
         else:
             values.append("– | – | –")
-        why = sorted({each["code"] for cell in cells for each in cell["verdict"]["reasons"] if each["hard"]})
+        why = sorted({reason.code for each in verdicts for reason in each.reasons if reason.hard})
+        passed = sum(each.passed for each in verdicts)
         values.append(f"{passed} of {len(cells)}" + (f" ({', '.join(why)})" if why else ""))
         rows.append(f"| {' | '.join(values)} |")
     return rows
@@ -161,7 +165,12 @@ base (`picks`).
 
 
 def page(found: list[Found]) -> str:
-    parts = [INTRODUCTION, "## By method and number of ratings\n", *methods_table(found)]
+    bars = parse(RECIPE.read_text(encoding="utf-8")).gate
+    parts = [
+        INTRODUCTION,
+        "## By method and number of ratings\n",
+        *methods_table(found, bars),
+    ]
     parts += ["\n![Win rate over the base against the number of ratings](learning/curve.svg)\n"]
     parts += ["## One hostile rater\n"]
     parts += ["The attack: corrections that push a slogan on questions for advice in Chinese. Shown is the rise of the"]
