@@ -1,7 +1,8 @@
 """Whether a release is due to be made anew because somebody took back what it learnt. Pure.
 
 By night, for everybody who took something back since the last one at once: at the cron's next firing, or at three where
-there is none. Nothing new needs to have been rated for it; but enough must be left, as for any other run.
+there is none. Nothing new needs to have been rated for it; but enough must be left, as for any other run. One that was
+made and turned down is not made once more of the same data.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ WHY = "rebuild"
 NO_HINDRANCES = frozenset({"nothing_new", "not_yet", "too_few_new", "no_schedule", "on_trial"})
 
 
-def decide(usual: Decision, facts: Facts, asked_at: datetime | None, next_firing: NextFiring) -> Decision:
+def decide(
+    usual: Decision, facts: Facts, asked_at: datetime | None, next_firing: NextFiring, turned_down: int | None = None
+) -> Decision:
     """`usual` is what is decided without it; a run that it queues serves as well. `asked_at` None: nothing is to be
-    made anew."""
+    made anew. `turned_down`: the run that made it anew already, of the same data."""
     if asked_at is None or usual.enqueue:
         return usual
+    if turned_down is not None:
+        return replace(usual, reasons=(Reason("rebuild_turned_down", {"run": turned_down}), *usual.reasons))
     hindrances = tuple(each for each in usual.reasons if each.code not in NO_HINDRANCES)
     fired_at = next_firing(max(filter(None, (asked_at, facts.last_queued_at, facts.cron_set_at))))
     is_due = fired_at is not None and fired_at <= facts.at

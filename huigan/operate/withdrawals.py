@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime
 
+from huigan.operate import feedback
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
@@ -42,6 +43,17 @@ def rebuild_asked_at(session: Session, lane: str) -> datetime | None:
     made_anew = (each for each in awaiting if each.id not in held and each.lane == lane)
     is_made = asked_at is not None and any(each.queued_at > asked_at for each in made_anew)
     return None if is_made else asked_at
+
+
+def rebuilt_in_vain(session: Session, lane: str, asked_at: datetime) -> int | None:
+    """The run that made it anew since `asked_at`, of the data that another would have now, and was turned down. None if
+    there is none, if somebody took back what that one learnt, too, or rated since it was queued."""
+    turned_down = runs.newest(session, 1, lane=lane, dataset_only=False, states=frozenset({RunState.REJECTED}))
+    if not turned_down or turned_down[0].queued_at <= asked_at:
+        return None
+    run = turned_down[0]
+    is_same = holdings.of_run(session, run.id) is None and not feedback.ratings_since(session, run.queued_at)
+    return run.id if is_same else None
 
 
 def withdraw(db: Database, client: Ollama, at: datetime) -> list[Release]:

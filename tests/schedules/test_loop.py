@@ -296,22 +296,64 @@ def test_handled_updates_are_forgotten_after_a_week_and_others_never(sqlite_db: 
     assert not sqlite_db.write(updates.store, 2, {}, AT)
 
 
+ARTEFACT = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
+
+
+def published(db: Database) -> Run:
+    """A run of four ratings, whose release answers."""
+    db.write(add_base, AT - timedelta(days=1))
+    db.write(rate, 4, AT)
+    assert db.write(runs.enqueue, RECIPE.lane, RECIPE.to_dict(), "command", AT) is not None
+    claimed = db.write(runs.claim, "gpu", AT)
+    assert claimed is not None
+    db.write(releases_of_runs.publish, claimed.id, claimed.attempt, ARTEFACT, "huigan:run1-0", AT)
+    return claimed
+
+
 def test_what_somebody_took_back_is_made_anew_by_night_though_nothing_new_was_rated(db: Database) -> None:
     """And once only: the run that is queued for it stands for everybody who did."""
     plan = loop.Plan(lambda: RECIPE, zone=UTC)  # no cron at all
-    db.write(add_base, AT - timedelta(days=1))
-    db.write(rate, 4, AT)
-    queued = db.write(runs.enqueue, RECIPE.lane, RECIPE.to_dict(), "command", AT)
-    assert queued is not None
-    claimed = db.write(runs.claim, "gpu", AT)
-    assert claimed is not None
-    artefact = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
-    db.write(releases_of_runs.publish, claimed.id, claimed.attempt, artefact, "huigan:run1-0", AT)
+    trained = published(db)
     assert not loop.consider(db, plan, AT + timedelta(hours=20)).enqueue
-    db.write(holdings.mark, [claimed.id], AT + timedelta(hours=1))
+    db.write(holdings.mark, [trained.id], AT + timedelta(hours=1))
     assert not loop.consider(db, plan, AT + timedelta(hours=2)).enqueue
     assert codes(db)[0] == "rebuild_wanted"
     night = AT + timedelta(hours=15)
     assert loop.consider(db, plan, night).why == "rebuild"
     assert [each.why for each in db.read(runs.newest)] == ["rebuild", "command"]
     assert not loop.consider(db, plan, night + timedelta(minutes=1)).enqueue
+
+
+def test_one_that_was_made_anew_and_turned_down_is_not_made_again_of_the_same(db: Database) -> None:
+    """One that failed or was cancelled is tried the night after; a new rating is reason enough for another."""
+    plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
+    db.write(holdings.mark, [published(db).id], AT + timedelta(hours=1))
+    assert loop.consider(db, plan, night).why == "rebuild"
+    failed = db.write(runs.claim, "gpu", night)
+    assert failed is not None
+    db.write(runs.move, failed.id, failed.attempt, RunState.RUNNING, RunState.FAILED, night)
+    assert loop.consider(db, plan, night + day).why == "rebuild"
+    refused = db.write(runs.claim, "gpu", night + day)
+    assert refused is not None
+    db.write(releases_of_runs.turn_down, refused.id, refused.attempt, ARTEFACT, night + day)
+    assert not loop.consider(db, plan, night + 9 * day).enqueue
+    kept = db.read(settings.get, loop.DECISION_KEY)
+    assert kept is not None
+    assert kept.value["reasons"][0] == {"code": "rebuild_turned_down", "params": {"run": refused.id}}
+    db.write(rate, 1, night + 10 * day)
+    assert loop.consider(db, plan, night + 10 * day).why == "rebuild"
+    cancelled = db.read(runs.newest, 1)[0].id
+    db.write(runs.ask_cancel, cancelled, night + 10 * day)
+    assert loop.consider(db, plan, night + 11 * day).why == "rebuild"
+
+
+def test_one_that_was_turned_down_and_holds_what_was_taken_back_since_is_made_again(db: Database) -> None:
+    plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
+    db.write(holdings.mark, [published(db).id], AT + timedelta(hours=1))
+    assert loop.consider(db, plan, night).why == "rebuild"
+    refused = db.write(runs.claim, "gpu", night)
+    assert refused is not None
+    db.write(releases_of_runs.turn_down, refused.id, refused.attempt, ARTEFACT, night)
+    assert not loop.consider(db, plan, night + day).enqueue
+    db.write(holdings.mark, [refused.id], night + day)
+    assert loop.consider(db, plan, night + day + timedelta(minutes=1)).why == "rebuild"
