@@ -12,7 +12,7 @@ FROM python:3.11-slim AS base
 ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     HUIGAN_HOME=/data OMP_WAIT_POLICY=PASSIVE HF_HUB_DISABLE_TELEMETRY=1
 # At home in /data, because libraries keep caches at home, and nothing else can be written to (see docker-compose.yml).
-RUN useradd --uid 10001 --home-dir /data --no-create-home huigan && install -d -o huigan -g huigan /data
+RUN useradd --uid 10001 --home-dir /data --no-create-home huigan && install -d -o huigan -g huigan /data /backups
 WORKDIR /app
 
 FROM base AS requirements

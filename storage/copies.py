@@ -11,6 +11,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, Connection, make_url
+from sqlalchemy import text as sql
 from sqlalchemy.exc import DatabaseError, ProgrammingError
 
 from storage.db import BUSY_TIMEOUT_SECONDS, Database, connect
@@ -91,6 +93,25 @@ def is_empty(url: str) -> bool:
         db.close()
 
 
+LOOKS, LOOK_SECONDS = 4, 0.2
+# Whoever is connected to this database of a server beside us: a bot, schedules, a trainer keep a connection each.
+OTHERS = sql(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    " AND backend_type = 'client backend'"
+)
+
+
+def _is_in_use(connection: Connection) -> bool:
+    """A connection that has just been closed is seen for a moment longer."""
+    for attempt in range(LOOKS):
+        time.sleep(attempt * LOOK_SECONDS)
+        others = connection.scalar(OTHERS)
+        connection.rollback()  # what is seen of the others stays as it is within a transaction
+        if not others:
+            return False
+    return True
+
+
 def load(url: str, file: Path, copied: Copied, at: datetime) -> Path | None:
     """Put the copy in the place of what is at `url` and bring it up to date; nothing else may use that. Returns where
     the SQLite file that was there has been kept. Raises CopyFailed, and what `upgrade` does."""
@@ -102,6 +123,8 @@ def load(url: str, file: Path, copied: Copied, at: datetime) -> Path | None:
     db = connect(url)
     try:
         with db.engine.connect() as connection:
+            if _is_in_use(connection):
+                raise CopyFailed("in_use")
             present = _counts(connection)
         _load(db.engine.url, file, copied, present)
         upgrade(db)

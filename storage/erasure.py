@@ -11,7 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, Table, delete, false, or_, select
 from sqlalchemy import update as sql_update
 
-from storage import attachments
+from storage import attachments, updates
 from storage import tables as t
 from storage.db import Session
 from storage.records import TurnState
@@ -28,7 +28,7 @@ def erase(session: Session, user_id: int, external_id: str) -> Mapping[str, int]
     own: tuple[tuple[Table, ColumnElement[bool]], ...] = (
         (t.run_card, t.run_card.c.user_id == user_id),
         (t.outbox, t.outbox.c.user_id == user_id),
-        (t.update, t.update.c.key.endswith(f":{external_id}") & t.update.c.handled_at.is_not(None)),
+        (t.update, updates.of_person(external_id) & t.update.c.handled_at.is_not(None)),
     )
     gone = _erase_said(session, said, also) | {table.name: _delete(session, table, where) for table, where in own}
     used = select(t.message.c.conversation_id).union(select(t.turn.c.conversation_id))

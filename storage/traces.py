@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Select, Table, or_, select
 
 from storage import tables as t
+from storage import updates
 from storage.db import Session
 from storage.records import User
 
@@ -44,7 +45,7 @@ def _given(user: User) -> Select[tuple[int]]:
 REACHED: Mapping[str, Reach] = {
     "user": lambda user: t.user.c.id == user.id,
     "chat": lambda user: (t.chat.c.channel == user.channel) & (t.chat.c.external_id == user.external_id),
-    "update": lambda user: t.update.c.key.endswith(f":{user.external_id}", autoescape=True),
+    "update": lambda user: updates.of_person(user.external_id),
     "attachment": lambda user: t.attachment.c.message_id.in_(_said(user)),
     "answer": lambda user: t.answer.c.message_id.in_(_said(user)),
     "delivery": lambda user: t.delivery.c.answer_id.in_(_given(user)),

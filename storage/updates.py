@@ -6,12 +6,13 @@ beats; updates of one key are handled in their order, whichever process has them
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy import update as sql_update
 
 from storage.db import Session
@@ -20,6 +21,8 @@ from storage.rows import add_once, every, first
 from storage.tables import update
 
 _open = update.c.handled_at.is_(None)
+# A key is chat:thread:person; these follow it where an update has a lane of its own.
+LANES = ("", ":rating", ":stop", ":%:%:reaction")
 
 
 class Place(StrEnum):
@@ -28,6 +31,12 @@ class Place(StrEnum):
     NEXT = "next"
     BEHIND = "behind"  # an older one is not handled yet, by this process or another
     GONE = "gone"  # it is handled, or another process has it now
+
+
+def of_person(external_id: str) -> ColumnElement[bool]:
+    """Whatever that person sent."""
+    name = re.sub(r"([\\%_])", r"\\\1", external_id)
+    return or_(*(update.c.key.like(f"%:%:{name}{lane}", escape="\\") for lane in LANES))
 
 
 def store(

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from huigan.health import facts
 from huigan.health.conditions import CLOCK_OFF_SECONDS, GIGABYTE, judge
@@ -123,8 +123,11 @@ def _token(patient: Patient) -> list[Finding]:
 
 
 def _database(patient: Patient) -> list[Finding]:
+    try:
+        db = _opened(patient)
+    except BadDatabaseUrl as error:
+        return [Finding("database", "bad", "database_url", {"problem": str(error)})]
     where = make_url(patient.database_url).render_as_string(hide_password=True)
-    db = _opened(patient)
     if db is None:
         return [Finding("database", "bad", "database_none", {"where": where})]
     try:
@@ -302,8 +305,11 @@ CHECKS: Mapping[str, Check] = {
 
 
 def _opened(patient: Patient) -> Database | None:
-    """None where there is none, for connecting would make a file."""
-    url = make_url(patient.database_url)
+    """None where there is none, for connecting would make a file. Raises BadDatabaseUrl."""
+    try:
+        url = make_url(patient.database_url)
+    except (ArgumentError, ValueError):
+        return connect(patient.database_url)  # which says what is wrong with it
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
         return None
     return connect(patient.database_url)

@@ -133,6 +133,21 @@ def test_a_copy_of_the_one_kind_is_not_loaded_into_the_other(sqlite_db: Database
         copies.load("postgresql://nobody@127.0.0.1:9/x", tmp_path / "copy", copied, AT)
 
 
+@pytest.mark.postgres
+def test_a_server_s_database_that_somebody_is_connected_to_is_left_alone(
+    migrated_postgres: str, postgres_url: str, tmp_path: Path
+) -> None:
+    with postgres.database(postgres_url, template=migrated_postgres) as url:
+        bot = connect(url)
+        copied = copies.take(bot, tmp_path / "copy")
+        bot.write(people, 1)
+        with pytest.raises(CopyFailed, match="in_use"):
+            copies.load(url, tmp_path / "copy", copied, AT)
+        bot.close()
+        copies.load(url, tmp_path / "copy", copied, AT)
+        assert names(url) == []
+
+
 def test_a_database_that_is_in_use_is_left_alone(sqlite_db: Database, tmp_path: Path) -> None:
     sqlite_db.write(people, 3)
     copied = copies.take(sqlite_db, tmp_path / "copy")

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 
 from storage import users
 from storage.db import BadDatabaseUrl, Database, Session, connect
@@ -133,3 +133,19 @@ def test_what_no_database_can_keep_is_kept_as_a_replacement_character(db: Databa
     asked = db.write(users.meet, "telegram", "1", "a\0b\ud83dc 😀 \ud83d\ude00", None, AT)
     assert asked.name == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}c 😀 😀"
     assert db.read(users.get, asked.id) == asked
+
+
+@pytest.mark.postgres
+def test_a_server_that_is_gone_without_a_word_is_not_waited_for_for_long(postgres_url: str) -> None:
+    url = make_url(postgres_url).update_query_dict({"connect_timeout": "5"})
+    db = connect(url.render_as_string(hide_password=False))
+    with db.engine.connect() as session:
+        driven = session.connection.driver_connection
+        assert driven is not None
+        told = driven.info.get_parameters()
+    db.close()
+    assert {name: told[name] for name in ("connect_timeout", "keepalives_idle", "tcp_user_timeout")} == {
+        "connect_timeout": "5",
+        "keepalives_idle": "30",
+        "tcp_user_timeout": "60000",
+    }

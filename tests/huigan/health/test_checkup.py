@@ -111,6 +111,9 @@ def test_whatever_is_away_or_wrong_is_found(patient: Patient, fake: FakeOllama, 
     gone = replace(patient, database_url="postgresql://me:a-secret@127.0.0.1:9/x")
     assert found(gone, "database")["database_away"].params["where"] == "postgresql://me:***@127.0.0.1:9/x"
     assert found(gone, "release", "running") == {}
+    for url in ("nonsense", "mysql://a/b"):
+        assert "database_url" in found(replace(patient, database_url=url), "database")
+        assert found(replace(patient, database_url=url), "release", "running") == {}
     assert "recipe_wrong" in found(replace(patient, recipe="nothing"), "recipe")
     assert set(found(replace(patient, card=lambda: None), "card")) < {"card_none", "card_unmeasured"}
     fake.reset()

@@ -84,6 +84,9 @@ def world(db: Database) -> Database:
     db.write(outbox.put, "serving_trouble", {"error": SECRET}, AT, user_id=ann)
     db.write(updates.store, 7, {"message": {"text": SECRET}}, AT, key="1:0:ann")
     db.write(updates.mark_handled, 7, AT)
+    for number, lane in enumerate(("rating", "stop", "5:9:reaction"), 8):
+        db.write(updates.store, number, {"callback_query": {"text": SECRET}}, AT, key=f"1:0:ann:{lane}")
+        db.write(updates.mark_handled, number, AT)
     # Bob goes on from an answer of Ann's.
     db.write(lambda session: says_after(session, second, bob))
     return db
@@ -213,6 +216,7 @@ def test_every_row_that_names_somebody_is_in_their_export_and_no_row_of_another(
     assert {"update", "answer", "delivery", "showing", "user"} <= set(kept)
     assert {row["user_id"] for row in kept["message"]} == {ann}
     assert len(kept["audit"]) == 2
+    assert len(kept["update"]) == 4
     assert json.loads(json.dumps(kept)) == kept
 
 
