@@ -72,3 +72,17 @@ def seconds_left(run: Run, until: Literal["train", "run"], at: datetime) -> floa
         return None
     said_at = datetime.fromisoformat(told["at"])
     return max(0.0, float(left) - (at - said_at).total_seconds())
+
+
+def left(session: Session, looked_at: int = 20) -> list[Run]:
+    """Of the newest runs those that said that they have it and run no more: their process gave nothing back."""
+    return [
+        each
+        for each in runs.newest(session, looked_at)
+        if each.state is not RunState.RUNNING and each.progress.get(NOTE)
+    ]
+
+
+def mark_given_back(session: Session, run: Run) -> None:
+    """Where it does not run again meanwhile."""
+    runs.tell_later(session, run.id, {**run.progress, NOTE: False})

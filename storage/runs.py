@@ -129,6 +129,12 @@ def report(
     return _touch(session, run_id, attempt, stage=stage, progress=dict(progress), beat_at=at)
 
 
+def tell_later(session: Session, run_id: int, progress: Mapping[str, Any]) -> None:
+    """What is known of a run that nobody works on."""
+    idle = sql_update(run).where(run.c.id == run_id, run.c.state != RunState.RUNNING)
+    session.execute(idle.values(progress=dict(progress)))
+
+
 def ask_cancel(session: Session, run_id: int, at: datetime) -> Run | None:
     """A queued run is cancelled at once; a running one is asked to stop. None if it is neither."""
     known = get(session, run_id)

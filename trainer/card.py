@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy.exc import OperationalError
 
 from huigan.operate import settable
 from huigan.serving import library
+from huigan.serving.client import Ollama
 from huigan.serving.errors import NotRunning, ServingError
 from storage import deployments, gpu, settings
-from storage.db import Session
+from storage.db import Database, Session
 from trainer.stages import GIB, Work
 
 log = logging.getLogger(__name__)
@@ -167,3 +169,19 @@ def give_back(work: Work, gone: frozenset[str]) -> None:
             library.warm(work.client, live.release.tag)
     except (ServingError, OperationalError) as error:
         log.warning("run %d: the live release is loaded by its next answer: %s", work.run.id, type(error).__name__)
+
+
+def give_back_late(db: Database, client: Ollama, at: datetime) -> None:
+    """After a run whose process was killed while it had the card: answers go on from the card again. Raises
+    ServingError; then it is tried at the next look."""
+    left = db.read(gpu.left)
+    if not left or db.read(gpu.held, at) is not None:
+        return
+    for tag in library.on_cpu(client):
+        library.unload(client, tag)
+    live = db.read(deployments.live)
+    if live is not None and live.release.tag not in library.loaded(client):
+        library.warm(client, live.release.tag)
+    for run in left:
+        db.write(gpu.mark_given_back, run)
+        log.warning("run %d was killed while it had the card: it is given back", run.id)

@@ -186,7 +186,7 @@ def _nightly(chosen: Settings, db: Database) -> list[Act]:
 
 def trainer() -> None:
     """Claim queued runs and train them, each in a child process. Needs `pip install huigan[train]`."""
-    from trainer import clearing, keeper, stores, supervisor
+    from trainer import card, clearing, keeper, stores, supervisor
 
     if importlib.util.find_spec("trl") is None:
         give_up("The trainer is not installed (trl is missing): pip install 'huigan[train]'", USAGE)
@@ -199,11 +199,12 @@ def trainer() -> None:
         said = {"unload_idle": chosen.unload_idle, "card_wait_minutes": chosen.card_wait_minutes}
         environment = {name: value for name, value in said.items() if value is not None}
         db.write(settable.tell, "trainer", {"environment": environment}, now())
-        put_back = functools.partial(keeper.put_back, db, Ollama(chosen.ollama_host))
+        client = Ollama(chosen.ollama_host)
         acts: list[Act] = [
             (CLEAR_SECONDS, lambda: clearing.upkeep(db, chosen.home, now())),
             (PRUNE_SECONDS, lambda: stores.prune(db, chosen.home, limits_of(chosen), now())),
-            (PUT_BACK_SECONDS, lambda: put_back(now())),
+            (PUT_BACK_SECONDS, lambda: keeper.put_back(db, client, now())),
+            (PUT_BACK_SECONDS, lambda: card.give_back_late(db, client, now())),
         ]
         with tended(chosen, db, "trainer", *acts) as signs:
             supervisor.main(db, command, chosen.home / "logs", beat=signs.beat)

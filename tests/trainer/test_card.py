@@ -12,6 +12,7 @@ import pytest
 from huigan.operate import settable
 from huigan.serving import library
 from huigan.serving.client import Ollama
+from huigan.serving.errors import ServingError
 from storage import artefacts, deployments, gpu, releases, runs, settings
 from storage.db import Database, Session
 from storage.recipe import Recipe
@@ -207,6 +208,24 @@ def test_the_live_release_is_on_the_card_again_before_it_is_asked(
     with card.taken(work, on_card=True, needed_bytes=8 * GIB):
         assert library.on_card(work.client) == []
     assert library.on_card(work.client) == [TAG]
+
+
+def test_a_run_that_was_killed_while_it_had_the_card_leaves_it_to_answers_all_the_same(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    sqlite_db.write(deployed)
+    work = working(sqlite_db, fake, tmp_path)
+    work.hold(True)
+    library.warm(work.client, TAG, options=gpu.CPU_ALONE)  # an answer, meanwhile
+    card.give_back_late(sqlite_db, work.client, child.now())
+    assert library.on_card(work.client) == [], "it has the card still"
+    sqlite_db.write(runs.release_worker, the_run(work), child.now())  # killed
+    fake.inject("/api/generate", 503, "server busy, please try again.  maximum pending requests exceeded")
+    with pytest.raises(ServingError):
+        card.give_back_late(sqlite_db, work.client, child.now())
+    card.give_back_late(sqlite_db, work.client, child.now())
+    assert library.on_card(work.client) == [TAG]
+    assert sqlite_db.read(gpu.left) == []
 
 
 def test_where_nobody_can_measure_the_card_nothing_is_waited_for(
