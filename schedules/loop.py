@@ -106,7 +106,7 @@ def timetable_of(found: Mapping[str, Any], recipe: Recipe) -> Timetable:
     return Timetable(bars, firings, lambda at: quiet.ends_at(spans, zone, at))
 
 
-def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
+def facts(session: Session, lane: str, at: datetime, cron_set_at: datetime | None = None) -> policy.Facts:
     """What a clock that went wrong has dated far ahead is left out: it would hold up every run until then."""
     live, tried, latest = deployments.live(session), deployments.canary(session), at + CLOCKS_DIFFER
     newest = runs.newest(session, 1, lane=lane, dataset_only=False, queued_by=latest)  # a data set alone taught nothing
@@ -129,7 +129,7 @@ def facts(session: Session, lane: str, at: datetime) -> policy.Facts:
         new_ratings=feedback.ratings_since(session, last_queued_at),
         kinds=feedback.kinds(session),
         trainer_lives=workers.is_alive(session, at),
-        cron_set_at=_until(latest, _cron_set_at(session)),
+        cron_set_at=_until(latest, cron_set_at),
         tried_release=tried.release.id if tried else None,
     )
 
@@ -142,27 +142,28 @@ def consider(db: Database, plan: Plan, at: datetime) -> policy.Decision:
         decision = _told_wrong("bad_recipe", error)
         db.write(_keep, decision, None, at)
         return decision
-    decision, zone = db.read(judged, plan, recipe, at)
+    decision, words = db.read(judged, plan, recipe, at)
     if decision.enqueue:
         # Another scheduler may have queued it since, and a trainer claimed it: decided again where only one decides.
         decision = db.write(_enqueued, plan, recipe, at)
-    db.write(_keep, decision, zone, at, plan.said(recipe))
+    db.write(_keep, decision, words, at, plan.said(recipe))
     return decision
 
 
-def judged(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> tuple[policy.Decision, str | None]:
-    """With the zone that its times are to be told in."""
+def judged(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> tuple[policy.Decision, dict[str, str] | None]:
+    """With the cron and the zone that it went by, where these can be read."""
     found = settable.values(session, SETTINGS, plan.said(recipe))
     try:
         read = timetable_of(found, recipe)
     except (cron.BadCron, cron.BadZone, quiet.BadHours) as error:
         return _told_wrong("bad_schedule", error), None
-    known = facts(session, recipe.lane, at)
+    words = {"schedule": found["schedule"], "zone": found["zone"]}
+    known = facts(session, recipe.lane, at, timetable.in_force_since(session, words, at))
     usual = policy.decide(known, read.bars, read.next_firing, read.quiet_until)
     by_night = read.next_firing or cron.firings(rebuild.NIGHTLY, timetable.zone_named(found["zone"]))
     asked_at = withdrawals.rebuild_asked_at(session, recipe.lane)
     turned_down = withdrawals.rebuilt_in_vain(session, recipe.lane, asked_at) if asked_at else None
-    return rebuild.decide(usual, known, asked_at, by_night, turned_down), found["zone"]
+    return rebuild.decide(usual, known, asked_at, by_night, turned_down), words
 
 
 def _enqueued(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> policy.Decision:
@@ -232,9 +233,15 @@ def _stopped_by_signals() -> threading.Event:
 
 
 def _keep(
-    session: Session, decision: policy.Decision, zone: str | None, at: datetime, said: settable.Said | None = None
+    session: Session,
+    decision: policy.Decision,
+    words: Mapping[str, str] | None,
+    at: datetime,
+    said: settable.Said | None = None,
 ) -> None:
     timetable.mark_looked(session, at)
+    if words is not None:
+        timetable.put_in_force(session, words, at)
     if said is not None:
         settable.tell(session, "schedules", said, at)
     if decision.lapses:
@@ -245,7 +252,7 @@ def _keep(
         "reasons": [asdict(reason) for reason in decision.reasons],
         "next_at": _written(decision.next_at),
         "due_at": None if decision.lapses else _written(decision.due_at),
-        "zone": zone,
+        "zone": words["zone"] if words else None,
     }
     row = settings.get(session, DECISION_KEY)
     if row is None or row.value != told:
@@ -267,11 +274,6 @@ def _ended_at(run: Run) -> datetime | None:
 def _lapsed_at(session: Session) -> datetime | None:
     kept = settings.get(session, LAPSED_KEY)
     return kept.set_at if kept else None
-
-
-def _cron_set_at(session: Session) -> datetime | None:
-    found = settings.many(session, (timetable.CRON_KEY, "zone"))
-    return max((each.set_at for each in found.values()), default=None)
 
 
 def _until(latest: datetime, then: datetime | None) -> datetime | None:

@@ -38,7 +38,7 @@ class Facts:
     new_ratings: int  # since last_queued_at
     kinds: Mapping[str, int]  # answers, pairs and thumbs that the ratings give
     trainer_lives: bool
-    cron_set_at: datetime | None = None  # when an admin wrote the cron or the zone: what it counts from, too
+    cron_set_at: datetime | None = None  # since when the cron and its zone hold: what it counts from, too
     tried_release: int | None = None  # what is on trial: a run that ends meanwhile would take its place
 
 

@@ -5,6 +5,7 @@ Whether a run is due is decided in schedules.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, tzinfo
 
 from huigan.operate import cron, quiet, settable
@@ -15,6 +16,7 @@ from storage.records import Setting
 
 CRON_KEY, MIN_RATINGS_KEY = "schedule", "min_ratings"
 LOOKED_KEY = "schedules_looked"
+IN_FORCE_KEY = "schedule_in_force"  # the cron and the zone that schedules went by last
 MOST_RATINGS = settable.MOST_RATINGS
 
 
@@ -44,6 +46,26 @@ def looked_at(session: Session) -> datetime | None:
     """When schedules looked last; None if it never did."""
     kept = settings.get(session, LOOKED_KEY)
     return kept.set_at if kept else None
+
+
+def in_force_since(session: Session, words: Mapping[str, str], at: datetime) -> datetime:
+    """Since when `schedule` and `zone` say this, whoever said it: of what is new to schedules, when an admin set it, or
+    now, where it is the environment's word or the machine's."""
+    kept = settings.get(session, IN_FORCE_KEY)
+    known = kept.value if kept else {}
+    new = [name for name, word in words.items() if known.get(name) != word]
+    if kept is not None and not new:
+        return kept.set_at
+    rows = settings.many(session, new)
+    is_admins = {name: name in rows and rows[name].value == words[name] for name in new}
+    return min(at, max(rows[name].set_at if is_admins[name] else at for name in new))
+
+
+def put_in_force(session: Session, words: Mapping[str, str], at: datetime) -> None:
+    """Remember since when."""
+    kept = settings.get(session, IN_FORCE_KEY)
+    if kept is None or kept.value != words:
+        settings.put(session, IN_FORCE_KEY, dict(words), None, in_force_since(session, words, at))
 
 
 def quiet_until(session: Session, at: datetime) -> datetime | None:

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from huigan.operate import releases as releases_of_runs
-from huigan.operate import timetable, workers
+from huigan.operate import settable, timetable, workers
 from huigan.operate.cron import BadCron
 from huigan.operate.recipes import NoSuchRecipe
 from schedules import loop
@@ -34,6 +34,11 @@ def codes(db: Database) -> list[str]:
     kept = db.read(settings.get, loop.DECISION_KEY)
     assert kept is not None
     return [reason["code"] for reason in kept.value["reasons"]]
+
+
+def look_first(db: Database, plan: loop.Plan, at: datetime) -> None:
+    """Schedules has gone by this plan since then, and finds nothing to train."""
+    assert not loop.consider(db, plan, at).enqueue
 
 
 def test_what_is_due_is_queued_once_and_then_says_what_it_waits_for(db: Database) -> None:
@@ -69,6 +74,7 @@ def test_ratings_are_counted_from_the_last_run_even_if_it_failed(db: Database) -
 
 def test_a_firing_missed_while_nothing_ran_is_made_up_for(db: Database) -> None:
     plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC)
+    look_first(db, plan, AT - timedelta(days=3))
     db.write(add_base, AT - timedelta(days=3))
     db.write(rate, 4, AT)
     assert loop.consider(db, plan, AT).why == "schedule"
@@ -85,6 +91,35 @@ def test_an_hour_that_is_written_after_it_struck_waits_for_tomorrow(db: Database
     db.write(timetable.set_cron, "30 2 * * *", None, noon)
     assert not loop.consider(db, plan, noon + timedelta(minutes=1)).enqueue
     assert loop.consider(db, plan, noon + timedelta(hours=15)).why == "schedule"
+
+
+def test_an_hour_that_comes_to_hold_after_it_struck_waits_for_tomorrow_whoever_says_it(db: Database) -> None:
+    """The environment's, once an admin takes back what beat it; another that it says after a restart; another zone's;
+    and at the very first look. A restart that changes nothing still makes up for what was missed."""
+    noon, day, changed = AT.replace(hour=12, minute=0), timedelta(days=1), timedelta(minutes=1)
+    db.write(add_base, noon - timedelta(days=2))
+    db.write(rate, 4, noon - timedelta(hours=12))
+    by_night = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC)
+    assert not loop.consider(db, by_night, noon).enqueue
+    db.write(timetable.set_cron, "0 23 * * *", None, noon)
+    assert not loop.consider(db, by_night, noon + changed).enqueue
+    db.write(settable.take_back, "schedule", None, noon + changed)
+    assert not loop.consider(db, by_night, noon + 2 * changed).enqueue
+    earlier = loop.Plan(lambda: RECIPE, cron="30 2 * * *", zone=UTC)
+    assert not loop.consider(db, earlier, noon + 3 * changed).enqueue
+    elsewhere = loop.Plan(lambda: RECIPE, cron="30 2 * * *", zone=ZoneInfo("Asia/Shanghai"))
+    assert not loop.consider(db, elsewhere, noon + 4 * changed).enqueue
+    assert loop.consider(db, elsewhere, noon + day).why == "schedule"
+
+
+def test_an_admins_word_counts_from_when_it_was_given_though_schedules_was_down(db: Database) -> None:
+    midnight = AT.replace(hour=0)
+    plan = loop.Plan(lambda: RECIPE, cron="0 23 * * *", zone=UTC)
+    db.write(add_base, midnight - timedelta(minutes=30))
+    db.write(rate, 4, midnight - timedelta(minutes=30))
+    look_first(db, plan, midnight)
+    db.write(timetable.set_cron, "0 3 * * *", None, midnight + timedelta(hours=1))
+    assert loop.consider(db, plan, midnight + timedelta(hours=9)).why == "schedule"
 
 
 def test_an_admins_setting_beats_the_environment(db: Database) -> None:
@@ -152,6 +187,7 @@ def _until(holds: Callable[[], bool], seconds: float = 60) -> None:
 
 def test_a_firing_that_finds_too_little_lapses_and_a_rating_at_noon_waits_for_the_night(db: Database) -> None:
     plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC)
+    look_first(db, plan, AT - timedelta(days=3))
     db.write(add_base, AT - timedelta(days=3))
     assert loop.consider(db, plan, AT).lapses
     db.write(rate, 4, AT + timedelta(hours=1))
@@ -162,6 +198,7 @@ def test_a_firing_that_finds_too_little_lapses_and_a_rating_at_noon_waits_for_th
 
 def test_what_was_missed_in_quiet_hours_is_made_up_for_at_their_end(db: Database) -> None:
     plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC, quiet_hours="08:00-23:00")
+    look_first(db, plan, AT - timedelta(days=3))
     db.write(add_base, AT - timedelta(days=3))
     db.write(rate, 4, AT)
     decision = loop.consider(db, plan, AT)
@@ -188,6 +225,7 @@ def test_a_queued_run_that_nobody_asked_for_is_not_claimed_in_quiet_hours(db: Da
 
 def test_a_run_that_a_wrong_clock_has_dated_years_ahead_holds_nothing_up(db: Database) -> None:
     plan = loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC, cool_down_hours=5)
+    look_first(db, plan, AT - timedelta(days=3))
     db.write(add_base, AT - timedelta(days=3))
     years = AT + timedelta(days=3650)
     written = db.write(runs.enqueue, "default", {}, "command", years)
@@ -313,6 +351,7 @@ def published(db: Database) -> Run:
 def test_what_somebody_took_back_is_made_anew_by_night_though_nothing_new_was_rated(db: Database) -> None:
     """And once only: the run that is queued for it stands for everybody who did."""
     plan = loop.Plan(lambda: RECIPE, zone=UTC)  # no cron at all
+    look_first(db, plan, AT - timedelta(days=1))
     trained = published(db)
     assert not loop.consider(db, plan, AT + timedelta(hours=20)).enqueue
     db.write(holdings.mark, [trained.id], AT + timedelta(hours=1))
@@ -327,6 +366,7 @@ def test_what_somebody_took_back_is_made_anew_by_night_though_nothing_new_was_ra
 def test_one_that_was_made_anew_and_turned_down_is_not_made_again_of_the_same(db: Database) -> None:
     """One that failed or was cancelled is tried the night after; a new rating is reason enough for another."""
     plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
+    look_first(db, plan, AT - day)
     db.write(holdings.mark, [published(db).id], AT + timedelta(hours=1))
     assert loop.consider(db, plan, night).why == "rebuild"
     failed = db.write(runs.claim, "gpu", night)
@@ -349,6 +389,7 @@ def test_one_that_was_made_anew_and_turned_down_is_not_made_again_of_the_same(db
 
 def test_one_that_was_turned_down_and_holds_what_was_taken_back_since_is_made_again(db: Database) -> None:
     plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
+    look_first(db, plan, AT - day)
     db.write(holdings.mark, [published(db).id], AT + timedelta(hours=1))
     assert loop.consider(db, plan, night).why == "rebuild"
     refused = db.write(runs.claim, "gpu", night)
