@@ -5,18 +5,22 @@ canaries, both changes of the clocks, a disk that is full of what may go.
 
 The scheduler, its policy, the database, the pipeline, notices, clearing and pruning are the product's; the stages that
 need weights are stubs, and Ollama is the strict fake. Prints what happened, and every invariant that did not hold (see
-tests/year/invariants.py), and of a whole year what did not befall it; ends with 1 where there is one. `pytest
-tests/flows/test_year.py` is two weeks of it.
+tests/year/invariants.py), and of a whole year what did not befall it; ends with 1 where there is one. A whole year is
+kept under benchmarks/results/year, and docs/year.md is drawn from these. `pytest tests/flows/test_year.py` is two weeks
+of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
@@ -30,6 +34,8 @@ from tests.year import invariants
 from tests.year.world import Year
 
 YEAR = 365
+RESULTS = Path(__file__).parent / "results" / "year"
+PAGE = Path(__file__).parents[1] / "docs" / "year.md"
 
 
 def main() -> int:
@@ -49,36 +55,66 @@ def main() -> int:
             troubles += invariants.at_the_end(year)
             if told.nights >= YEAR:
                 troubles += invariants.of_a_year(year)
-        console.print(table(year))
+        happened = told_of(year)
         db.close()
+    shown = Table("what", "count", title="What happened")
+    for name, count in happened.items():
+        shown.add_row(name, str(count))
+    console.print(shown)
     for trouble in troubles:
         console.print(trouble, markup=False, style="red")
-    took = f"{time.monotonic() - begun:.0f} s, {time.process_time():.0f} s of a processor"
+    seconds = {"seconds": round(time.monotonic() - begun), "of a processor": round(time.process_time())}
+    took = f"{seconds['seconds']} s, {seconds['of a processor']} s of a processor"
     console.print(f"{told.nights} nights in {took}, {len(troubles)} troubles")
+    if told.nights >= YEAR:
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        found = {"seed": told.seed, "nights": told.nights, **seconds, "troubles": troubles, "happened": happened}
+        (RESULTS / f"seed{told.seed}.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+        PAGE.write_text(page([json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))]))
     return 1 if troubles else 0
 
 
-def table(year: Year) -> Table:
-    """What happened, and how the database grew."""
-    shown = Table("what", "count", title="What happened")
-    for name, count in year.crowd.counts.items():
-        shown.add_row(name, str(count))
-    shown.add_section()
+def told_of(year: Year) -> dict[str, int]:
+    """What happened how often, and how the database grew."""
     every = year.db.read(runs.newest, invariants.EVERY_RUN)
     ended = Counter(f"{each.state} {(each.error or {}).get('code', '')}".strip().lower() for each in every)
-    for name, count in [("runs", len(every)), *sorted(ended.items()), *sorted((+year.counts).items())]:
-        shown.add_row(name, str(count))
-    shown.add_section()
-    for name, count in sorted(year.acts().items()):
-        shown.add_row(name, str(count))
-    shown.add_section()
-    first, last = year.sizes[0], year.sizes[-1]
-    more = [after.rows - before.rows for before, after in zip(year.sizes, year.sizes[1:], strict=False)]
-    shown.add_row("rows in the database", f"{last.rows}, of data sets {last.examples}")
-    shown.add_row("rows a night", f"{(last.rows - first.rows) / max(1, len(more)):.0f}, at most {max(more, default=0)}")
-    shown.add_row("database and backups", f"{last.bytes / 1e6:.1f} MB")
-    shown.add_row("runs and bases on the disk", f"{year.disk_bytes() / 1e6:.2f} MB")
-    return shown
+    more = [after.rows - before.rows for before, after in itertools.pairwise(year.sizes)]
+    grown = {
+        "rows in the database": year.sizes[-1].rows,
+        "rows of data sets": year.sizes[-1].examples,
+        "rows more in a night, at most": max(more, default=0),
+        "bytes of the database": year.sizes[-1].bytes,
+        "bytes of runs and bases": year.disk_bytes(),
+    }
+    things = [
+        ("runs", len(every)),
+        *sorted(ended.items()),
+        *sorted((+year.counts).items()),
+        *sorted(year.acts().items()),
+    ]
+    return {**year.crowd.counts, **dict(things), **grown}
+
+
+INTRODUCTION = """\
+# A year of nights
+
+Drawn by `python -m benchmarks.year` (see there) from what each seed's year came to. After every night it is looked at:
+one release answers and its tag is there, nothing needed was pruned, no rating is lost or doubled, no run is stuck, no
+more than one run began by itself, no word of whoever left lies in a data set, the database grows by what there is to
+learn from; at the end every run has an end that somebody was told of, in words.
+
+"""
+
+
+def page(years: list[dict[str, Any]]) -> str:
+    columns = ["what", *(f"seed {each['seed']}" for each in years)]
+    rows: list[list[object]] = [["nights", *(each["nights"] for each in years)]]
+    rows.append(["**broken invariants**", *(len(each["troubles"]) for each in years)])
+    rows.append(["seconds on one core of the machine that measured", *(each["of a processor"] for each in years)])
+    names = dict.fromkeys(name for each in years for name in each["happened"])
+    rows += [[name, *(each["happened"].get(name, 0) for each in years)] for name in names]
+    lines = [columns, ["---"] * len(columns), *rows]
+    return INTRODUCTION + "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
 if __name__ == "__main__":
