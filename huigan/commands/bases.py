@@ -66,9 +66,10 @@ def add(
 
 
 def _check_header(path: Path) -> None:
-    """Before Ollama loads it. What reads headers comes with the engine and the trainer, not with the bot alone."""
+    """Before Ollama loads it. What reads headers comes with the engine and the trainer, not with the bot alone: what
+    cannot be checked is not taken."""
     if importlib.util.find_spec("gguf") is None:
-        return
+        give_up(f"{path} cannot be checked here: pip install 'huigan[engine]', or do this where the trainer is", USAGE)
     from huigan.llama import gguf
 
     try:

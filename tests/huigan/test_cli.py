@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import typer
 
+from huigan.commands.bases import add
 from storage import artefacts, comparisons, deployments, ratings, turns
 from storage.db import Database, connect
 from storage.migrations import upgrade
@@ -93,6 +95,18 @@ def test_a_gguf_whose_header_lies_never_reaches_ollama(machine: Machine, fake: F
     refused = machine.run("base", "add", str(lying), "--weights", "x/y")
     assert (refused.returncode, "more than it has room for" in refused.stderr) == (2, True)
     assert [each for each in fake.tags if "file" in each] == []
+
+
+def test_a_gguf_that_nothing_here_can_read_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [each for each in sys.modules if each.partition(".")[0] == "gguf"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [])  # as where the bot alone is installed
+    (tmp_path / "some.gguf").write_bytes(b"GGUF")
+    with pytest.raises(typer.Exit):
+        add(str(tmp_path / "some.gguf"), "x/y")
+    assert "huigan[engine]" in capsys.readouterr().err
 
 
 def test_a_database_that_was_never_migrated_is_named_with_the_fix(tmp_path: Path, fake: FakeOllama) -> None:
