@@ -72,7 +72,7 @@ class Shows:
         await self._desk.recover()
         worker = self._desk.worker
         await self._db.awrite(showings.beat, worker, datetime.now(UTC))
-        for turn in await self._db.aread(_unfinished, worker, self._lost()):
+        for turn in await self._db.aread(_unfinished, worker, self._lost(), datetime.now(UTC)):
             if turn.state is not TurnState.OPEN:
                 self.start(turn)
 
@@ -234,8 +234,9 @@ def _kept(session: Session, turn_id: int, standing: str, words: str) -> None:
     showings.place(session, turn_id, standing)
 
 
-def _unfinished(session: Session, worker: str, beaten_before: datetime | None) -> list[Turn]:
-    return [turns.get(session, each.turn_id) for each in showings.unfinished(session, CHANNEL, worker, beaten_before)]
+def _unfinished(session: Session, worker: str, beaten_before: datetime | None, at: datetime) -> list[Turn]:
+    left = showings.unfinished(session, CHANNEL, worker, beaten_before, at)
+    return [turns.get(session, each.turn_id) for each in left]
 
 
 def _shown(session: Session, turn_id: int) -> Shown:

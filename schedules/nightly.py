@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, tzinfo
 
 from huigan.operate import backups
 from huigan.operate.backups import Backup, Last
-from storage import leases
+from storage import clocks, leases
 from storage.copies import CopyFailed
 from storage.db import Database
 
@@ -38,10 +38,13 @@ def look(
 
 
 def due(last: Last, at: datetime, zone: tzinfo | None = None) -> bool:
-    """Once after each night's hour, also where that was slept through; at once where there is none at all."""
+    """Once after each night's hour, also where that was slept through; at once where there is none at all, or the last
+    one's clock was ahead."""
     if last.failed_at is not None and last.failed_at <= at < last.failed_at + TRIED_AGAIN:
         return False
     here = at.astimezone(zone)
     hour = here.replace(hour=HOUR, minute=0, second=0, microsecond=0)
     newest = hour if hour <= here else hour - timedelta(days=1)
-    return last.made_at is None or last.made_at < newest.astimezone(at.tzinfo)
+    if last.made_at is None or clocks.is_ahead(last.made_at, at):
+        return True
+    return last.made_at < newest.astimezone(at.tzinfo)

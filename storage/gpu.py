@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
 
-from storage import runs, settings
+from storage import clocks, runs, settings
 from storage.db import Session
 from storage.records import Run, RunState
 
@@ -58,7 +58,7 @@ def way(recipe: Mapping[str, Any], chosen: object) -> WhileTraining:
 
 
 def _held(run: Run, chosen: object, at: datetime) -> Held | None:
-    if not run.progress.get(NOTE) or run.beat_at is None or at - run.beat_at > BELIEVED:
+    if not run.progress.get(NOTE) or run.beat_at is None or not clocks.is_fresh(run.beat_at, at, BELIEVED):
         return None
     kept = way(run.recipe, chosen)
     return None if kept == "share" else Held(run.id, kept, seconds_left(run, "train", at))

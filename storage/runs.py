@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import Executable, Select, bindparam, select
 from sqlalchemy import update as sql_update
 
+from storage import clocks
 from storage.db import Session
 from storage.records import MAX_ATTEMPTS, RUN_MOVES, Run, RunEvent, RunState
 from storage.rows import add, add_once, batches, every, first
@@ -26,7 +27,8 @@ BY_ITSELF = ("schedule", "threshold", "rebuild")  # why a run was queued that no
 OF_ID = select(run).where(run.c.id == bindparam("id"))
 _busy = select(run.c.lane).where(run.c.state == RunState.RUNNING)
 FREE = select(run).where(run.c.state == RunState.QUEUED, run.c.lane.not_in(_busy)).order_by(run.c.id).limit(1)
-LOST = select(run).where(run.c.state == RunState.RUNNING, run.c.beat_at < bindparam("beaten_before")).order_by(run.c.id)
+_silent = clocks.silent(run.c.beat_at, bindparam("beaten_before"), bindparam("latest"))
+LOST = select(run).where(run.c.state == RunState.RUNNING, _silent).order_by(run.c.id)
 
 
 def enqueue(
@@ -154,7 +156,7 @@ def ask_cancel(session: Session, run_id: int, at: datetime) -> Run | None:
 
 def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
     """Put back what lost its worker, fail what lost it too often, cancel what was to be cancelled."""
-    lost = every(session, Run, LOST, beaten_before=beaten_before)
+    lost = every(session, Run, LOST, beaten_before=beaten_before, latest=clocks.latest(at))
     moved = (release_worker(session, each, at) for each in lost)
     return [each for each in moved if each is not None]
 

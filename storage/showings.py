@@ -11,6 +11,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, or_, select, true
 from sqlalchemy import update as sql_update
 
+from storage import clocks
 from storage.db import Session
 from storage.records import Showing
 from storage.rows import add_once, every, first
@@ -26,7 +27,7 @@ def claim(session: Session, turn_id: int, worker: str, beaten_before: datetime |
     """Make it this process' own, for as long as that one beats. False while it is another's, or finished."""
     claimed = session.execute(
         sql_update(showing)
-        .where(showing.c.turn_id == turn_id, showing.c.finished_at.is_(None), _free(worker, beaten_before))
+        .where(showing.c.turn_id == turn_id, showing.c.finished_at.is_(None), _free(worker, beaten_before, at))
         .values(worker=worker, beat_at=at)
         .returning(showing.c.turn_id)
     )
@@ -67,19 +68,24 @@ def is_preceded(session: Session, turn_id: int) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
-def _free(worker: str, beaten_before: datetime | None) -> ColumnElement[bool]:
+def _free(worker: str, beaten_before: datetime | None, at: datetime | None) -> ColumnElement[bool]:
     """That `worker` may claim: nobody's, its own, and those of processes that have not beaten since; all, where no
     other process lives (None)."""
-    if beaten_before is None:
+    if beaten_before is None or at is None:
         return true()
-    return or_(showing.c.worker.is_(None), showing.c.worker == worker, showing.c.beat_at < beaten_before)
+    silent = clocks.silent(showing.c.beat_at, beaten_before, clocks.latest(at))
+    return or_(showing.c.worker.is_(None), showing.c.worker == worker, silent)
 
 
 def unfinished(
-    session: Session, channel: str, worker: str = "", beaten_before: datetime | None = None
+    session: Session,
+    channel: str,
+    worker: str = "",
+    beaten_before: datetime | None = None,
+    at: datetime | None = None,
 ) -> list[Showing]:
     """Those that `worker` may claim, oldest first."""
     query = select(showing).where(
-        showing.c.channel == channel, showing.c.finished_at.is_(None), _free(worker, beaten_before)
+        showing.c.channel == channel, showing.c.finished_at.is_(None), _free(worker, beaten_before, at)
     )
     return every(session, Showing, query.order_by(showing.c.turn_id))

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, bindparam, case, exists, func, literal, or_, select
 from sqlalchemy import update as sql_update
 
+from storage import clocks
 from storage.db import Session
 from storage.records import Ended, Turn, TurnState
 from storage.rows import add, every, first
@@ -154,13 +155,10 @@ def unclosed(session: Session, conversation_id: int | None = None) -> list[Turn]
     )
 
 
-def abandoned(session: Session, beaten_before: datetime) -> list[Turn]:
+def abandoned(session: Session, beaten_before: datetime, at: datetime) -> list[Turn]:
     """Open turns whose worker has not beaten since: it was killed."""
-    return every(
-        session,
-        Turn,
-        select(turn).where(turn.c.state == TurnState.OPEN, turn.c.beat_at < beaten_before).order_by(turn.c.id),
-    )
+    silent = clocks.silent(turn.c.beat_at, beaten_before, clocks.latest(at))
+    return every(session, Turn, select(turn).where(turn.c.state == TurnState.OPEN, silent).order_by(turn.c.id))
 
 
 def of_message(session: Session, message_id: int) -> list[Turn]:

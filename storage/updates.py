@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy import update as sql_update
 
+from storage import clocks
 from storage.db import Session
 from storage.records import Update
 from storage.rows import add_once, every, first
@@ -121,9 +122,8 @@ def adopt(session: Session, worker: str, beaten_before: datetime | None, at: dat
     all of them, where no other can live (None)."""
     lost = update.c.worker.is_distinct_from(worker)
     if beaten_before is not None:
-        lost &= or_(
-            update.c.beat_at < beaten_before, update.c.beat_at.is_(None) & (update.c.received_at < beaten_before)
-        )
+        beat_at = func.coalesce(update.c.beat_at, update.c.received_at)
+        lost &= clocks.silent(beat_at, beaten_before, clocks.latest(at))
     taken = every(
         session,
         Update,

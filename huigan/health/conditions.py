@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from storage.alerts import Alert
+from storage.clocks import is_ahead, is_fresh
 
 LEAST_FREE_BYTES = 5_000_000_000
 GIGABYTE = 1_000_000_000
@@ -95,13 +96,23 @@ def is_low(free_bytes: int) -> bool:
 def step(kept: Alert | None, seen: Condition | None, at: datetime) -> tuple[Alert | None, Telling | None]:
     """What is to be kept of it now (None: nothing), and what admins are to be told."""
     if seen is None:
-        return (None, None) if kept is None else _gone(kept, at)
-    alert = Alert(seen.key, seen.code, at) if kept is None else kept
+        return (None, None) if kept is None else _gone(_dated(kept, at), at)
+    alert = Alert(seen.key, seen.code, at) if kept is None else _dated(kept, at)
     alert = replace(alert, params=dict(seen.params), gone_at=None)
     if alert.told_at is None:
         is_due = at - alert.seen_at >= PATIENCE.get(seen.code, timedelta())
         return (replace(alert, told_at=at), "alert_raised") if is_due else (alert, None)
     return (replace(alert, told_at=at), "alert_still") if at - alert.told_at >= AGAIN else (alert, None)
+
+
+def _dated(kept: Alert, at: datetime) -> Alert:
+    """What a clock that was ahead has dated counts from now on: else nothing were told until then."""
+
+    def believed(then: datetime) -> datetime:
+        return at if is_ahead(then, at) else then
+
+    told_at, gone_at = (None if each is None else believed(each) for each in (kept.told_at, kept.gone_at))
+    return replace(kept, seen_at=believed(kept.seen_at), told_at=told_at, gone_at=gone_at)
 
 
 def _gone(kept: Alert, at: datetime) -> tuple[Alert | None, Telling | None]:
@@ -119,7 +130,9 @@ def _trainer(facts: Facts) -> dict[str, Any] | None:
 
 def _schedules(facts: Facts) -> dict[str, Any] | None:
     looked_at = facts.schedules_looked_at
-    return {"looked": stamp(looked_at)} if looked_at and facts.at - looked_at >= SCHEDULES_LATE else None
+    if looked_at is None or is_fresh(looked_at, facts.at, SCHEDULES_LATE):
+        return None
+    return {"looked": stamp(looked_at)}
 
 
 def _answers(facts: Facts) -> dict[str, Any] | None:
@@ -141,8 +154,8 @@ def _clock(facts: Facts) -> dict[str, Any] | None:
 def _has_no_backup(facts: Facts) -> bool:
     if not facts.backups_kept:
         return False
-    is_late = facts.backup_made_at is not None and facts.at - facts.backup_made_at >= BACKUP_LATE
-    return is_late or facts.backup_failed_at is not None
+    made_at = facts.backup_made_at
+    return facts.backup_failed_at is not None or (made_at is not None and not is_fresh(made_at, facts.at, BACKUP_LATE))
 
 
 def _gigabytes(disk: Disk) -> dict[str, Any]:

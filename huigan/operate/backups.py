@@ -96,7 +96,7 @@ def make(
         _pack(work / file.name, {MANIFEST: manifest, **contents})
         _unpacked(work / file.name, work / "unpacked")  # what was written can be read
         (work / file.name).replace(file)
-        _prune(folder, keep)
+        _prune(folder, keep, file)
         db.write(_note, {"made_at": at.isoformat(), "file": str(file)}, at)
         return read(file)
 
@@ -203,9 +203,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _prune(folder: Path, keep: int) -> None:
+def _prune(folder: Path, keep: int, made: Path) -> None:
+    """What was just made is the newest, whatever a clock that was ahead has called the others."""
     if keep:
-        for old in sorted(folder.glob(NAMES), reverse=True)[keep:]:
+        for old in sorted(folder.glob(NAMES), key=lambda each: (each <= made, each), reverse=True)[keep:]:
             old.unlink()
 
 

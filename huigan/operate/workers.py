@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from storage import settings
+from storage import clocks, settings
 from storage.db import Session
 
 KEY = "trainer_seen"
@@ -38,4 +38,4 @@ def is_alive(session: Session, at: datetime) -> bool:
 
 def lives(last: tuple[str, datetime] | None, at: datetime) -> bool:
     """Of what was `seen`."""
-    return last is not None and at - last[1] < ALIVE_WITHIN
+    return last is not None and clocks.is_fresh(last[1], at, ALIVE_WITHIN)

@@ -342,7 +342,7 @@ def close_abandoned(
 ) -> list[tuple[Turn, Answer | None]]:
     """What became of turns whose process was killed: what was shown is kept as an answer, marked as interrupted.
     `but` are turns known to live."""
-    lost = [turn for turn in turns.abandoned(session, beaten_before) if turn.id not in but]
+    lost = [turn for turn in turns.abandoned(session, beaten_before, at) if turn.id not in but]
     return [(turn, _rescue(session, turn, at)) for turn in lost]
 
 

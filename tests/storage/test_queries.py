@@ -52,7 +52,7 @@ def asked(db: Database) -> Iterator[list[tuple[str, Any]]]:
     "question",
     [
         turns.unclosed,
-        lambda session: turns.abandoned(session, AT),
+        lambda session: turns.abandoned(session, AT, AT),
         lambda session: turns.open_next(session, 1, "w", AT),
         lambda session: turns.of_message(session, 1),
         lambda session: ratings.counting(session, answer_ids=[1, 2]),
@@ -66,6 +66,7 @@ def asked(db: Database) -> Iterator[list[tuple[str, Any]]]:
         lambda session: answers.of_messages(session, [1, 2]),
         lambda session: deliveries.find(session, "telegram", "1", "1"),
         lambda session: showings.unfinished(session, "telegram"),
+        lambda session: showings.unfinished(session, "telegram", "w", AT, AT),
         updates.unhandled,
         lambda session: gpu.held(session, AT),
         lambda session: figures.answers_given(session, AT, AT),

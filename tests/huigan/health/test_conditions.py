@@ -81,6 +81,20 @@ def test_a_backup_that_is_two_nights_old_is_missed() -> None:
     assert codes(replace(WELL, backup_made_at=AT - timedelta(hours=50))) == {"backup_failed"}
 
 
+def test_what_a_clock_that_was_ahead_has_dated_hides_nothing() -> None:
+    ahead = AT + timedelta(days=365)
+    assert codes(replace(WELL, backup_made_at=ahead)) == {"backup_failed"}
+    assert codes(replace(WELL, schedules_looked_at=ahead)) == {"schedules_lost"}
+    untold, minute = Alert("ollama_away", "ollama_away", ahead), timedelta(minutes=1)
+    dated, telling = step(untold, AWAY, AT)
+    assert telling is None
+    assert step(dated, AWAY, AT + 2 * minute)[1] == "alert_raised"
+    lasting, _ = step(replace(untold, told_at=ahead), AWAY, AT)
+    assert step(lasting, AWAY, AT + AGAIN)[1] == "alert_still"
+    going, _ = step(replace(untold, told_at=ahead, gone_at=ahead), None, AT)
+    assert step(going, None, AT + CALM) == (None, "alert_mended")
+
+
 def test_disks_of_two_machines_are_two_things() -> None:
     ours = set(judge(replace(WELL, disk=Disk("1", "a", 1, 2))))
     theirs = set(judge(replace(WELL, disk=Disk("2", "b", 1, 2))))

@@ -95,6 +95,12 @@ def test_only_the_newest_are_kept_and_what_is_none_of_ours_stays(sqlite_db: Data
     assert other.exists()
 
 
+def test_those_of_a_clock_that_was_ahead_push_none_out(sqlite_db: Database, tmp_path: Path) -> None:
+    ahead = [make(sqlite_db, tmp_path, AT + timedelta(days=365 + day), keep=2) for day in range(2)]
+    made = make(sqlite_db, tmp_path, AT, keep=2)
+    assert {each.file for each in backups.listed(tmp_path)} == {ahead[1].file, made.file}
+
+
 def test_an_archive_that_was_changed_or_cut_is_refused(sqlite_db: Database, tmp_path: Path) -> None:
     meet(sqlite_db, "a")
     made = make(sqlite_db, tmp_path / "backups")
@@ -224,6 +230,8 @@ def at(day: int, hour: int, minute: int = 0) -> datetime:
         (at(23, 4), at(24, 4), at(24, 4, 30), False),
         (at(23, 4), at(24, 4), at(24, 5), True),
         (at(23, 4), at(25, 4), at(24, 5), True),  # the clock went back
+        (at(24, 4) + timedelta(days=365), None, at(24, 5), True),  # as it did here, by a year
+        (at(24, 5, 1), None, at(24, 5), False),  # another machine's is a minute ahead
     ],
 )
 def test_one_is_due_once_after_each_night_and_again_an_hour_after_it_failed(

@@ -1,0 +1,37 @@
+"""Which of the times that were written can be believed: some clock was ahead, and was put right. Knows no noun.
+
+Who lives writes the time every few seconds, and is taken for gone where the last one is too old. A time that lies far
+ahead would keep a dead one alive until then, for a year perhaps: it is as good as none.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import BindParameter, ColumnElement, or_
+
+# Wider than the hour by which summer time is got wrong, so that who lives with such a clock is left alone (admins are
+# told of it); what a dead one wrote holds nothing up for longer than that.
+AHEAD = timedelta(hours=2)
+
+
+def is_ahead(then: datetime, at: datetime) -> bool:
+    """Further than the clocks of machines that work may differ."""
+    return then - at > AHEAD
+
+
+def is_fresh(then: datetime, at: datetime, within: timedelta) -> bool:
+    """Written less than `within` before, and by a clock that can be believed."""
+    return at - then < within and not is_ahead(then, at)
+
+
+def latest(at: datetime) -> datetime:
+    """The last time that is believed."""
+    return at + AHEAD
+
+
+def silent(
+    beat_at: ColumnElement[datetime], beaten_before: datetime | BindParameter[datetime], latest: object
+) -> ColumnElement[bool]:
+    """Whose last beat is too old, or lies beyond the `latest` that is believed."""
+    return or_(beat_at < beaten_before, beat_at > latest)
