@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import Table, delete, insert, select
 
 from storage.db import Session
 from storage.records import Dataset, Lineage
 from storage.rows import add as add_row
 from storage.rows import batches, chunks, every, first
-from storage.tables import dataset, dataset_example
+from storage.tables import comparison, dataset, dataset_example, rating
 
 
 def add(
@@ -59,6 +59,19 @@ def add(
     if rows:
         session.execute(insert(dataset_example), rows)
     return added
+
+
+def hold_judgements(session: Session, rating_ids: Iterable[int], comparison_ids: Iterable[int]) -> bool:
+    """Whether they are all there; where so, none of them goes until this transaction ends."""
+    return _hold(session, rating, rating_ids) and _hold(session, comparison, comparison_ids)
+
+
+def _hold(session: Session, table: Table, wanted: Iterable[int]) -> bool:
+    for ids in batches(wanted):
+        chosen = select(table.c.id).where(table.c.id.in_(ids)).order_by(table.c.id)
+        if len(session.execute(chosen.with_for_update(read=True, key_share=True)).all()) < len(ids):
+            return False
+    return True
 
 
 def of_run(session: Session, run_id: int) -> Dataset | None:

@@ -127,13 +127,13 @@ TAKEN_BACK = "\nRows that people have taken back since, and that are not in the 
 
 def strip_table(path: Path, gone: Collection[str]) -> int:
     """How many rows went; the file stays whole at any instant."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)  # of an earlier one that was killed, or of the data set's own writing
     if not path.is_file():
         return 0
     import pyarrow as pa
     from pyarrow import compute, parquet
 
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)  # of an earlier one that was killed
     table = parquet.ParquetFile(path).read()
     kept = table.filter(compute.invert(compute.is_in(table["example"], value_set=pa.array(sorted(gone), pa.string()))))
     rows: int = table.num_rows - kept.num_rows

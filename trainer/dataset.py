@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from huigan.turns import history, withdrawal
+from huigan.turns import history
 from storage import (
     answers,
     chats,
@@ -41,10 +41,17 @@ from trainer.replay import Control
 
 FORMAT = 2  # of the folder: its columns and its manifest; 1 had no weights, times and statistics
 IDS_A_QUERY = 10_000  # SQLite and PostgreSQL bind some 32,000 at most
+TRIES = 10  # each is lost only where somebody takes something back within the seconds it takes
 
 
 class FolderTaken(ValueError):
     """There is something of somebody else's where the data set is to be written."""
+
+
+class Unsettled(ValueError):
+    """Each time it was gathered, some of it was taken back before it could be written down."""
+
+    code = "unsettled"
 
 
 @dataclass(frozen=True)
@@ -59,27 +66,39 @@ class Built:
 
 
 def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, disk: str, run_id: int | None = None) -> Built:
-    """Write what a run of `recipe` would be trained on to `folder`, which is on `disk`. Raises BadReplay and
-    FolderTaken."""
-    watermarks, feedback = db.read(gather, recipe)
+    """Write what a run of `recipe` would be trained on to `folder`, which is on `disk`. Raises BadReplay, FolderTaken
+    and Unsettled.
+
+    Its rows come before its files: no word is on the disk that what somebody takes back would not lead to, whenever
+    this is killed. What is taken back before is not in it: it is gathered anew.
+    """
+    refuse_others(folder)
     mixed_in = replay.read(recipe.data.replays, recipe.system.text)
-    selection = examples.select(feedback, recipe.data, recipe.seed)
     share, near = recipe.data.replay_share, recipe.data.near_duplicate
-    selection = examples.with_replay(selection, mixed_in.rows, share, recipe.seed, near)
-    stages = examples.choose_stages(selection, recipe)
-    write(folder, selection, mixed_in.controls, manifest(selection, recipe, stages, watermarks))
-    registered = db.write(
-        register,
-        selection,
-        disk,
-        at,
-        run_id=run_id,
-        method="+".join(stages) or "none",
-        watermarks=watermarks,
-        filters=filters(recipe),
-        path=str(folder.absolute()),
-    )
-    return Built(registered.id, folder, selection.sha256, stages, dict(selection.counts))
+    for _ in range(TRIES):
+        watermarks, feedback = db.read(gather, recipe)
+        selection = examples.select(feedback, recipe.data, recipe.seed)
+        selection = examples.with_replay(selection, mixed_in.rows, share, recipe.seed, near)
+        stages = examples.choose_stages(selection, recipe)
+        registered = db.write(
+            register,
+            selection,
+            disk,
+            at,
+            run_id=run_id,
+            method="+".join(stages) or "none",
+            watermarks=watermarks,
+            filters=filters(recipe),
+            path=str(folder.absolute()),
+        )
+        if registered is None:
+            continue
+        write(folder, selection, mixed_in.controls, manifest(selection, recipe, stages, watermarks))
+        # A run's is cleared once the run has ended; without one, that may have been looked for before it was written.
+        if run_id is not None or db.write(hold, selection):
+            return Built(registered.id, folder, selection.sha256, stages, dict(selection.counts))
+    clear(folder)
+    raise Unsettled("people take back what they said faster than it is written down: try again in a while")
 
 
 def register(
@@ -93,18 +112,27 @@ def register(
     watermarks: tuple[int, int],
     filters: Mapping[str, Any],
     path: str,
-) -> Dataset:
-    """Its row, whose words are in it, and where it lies. Who took theirs back while it was written has done so."""
-    people = {each.sha256: each.person_ids for each in selection.examples}
-    unwilling = users.lock_unwilling(session, set().union(*people.values()))
+) -> Dataset | None:
+    """Its row, whose words are in it, and where it lies. None where some of it was taken back since it was gathered."""
+    if not hold(session, selection):
+        return None
     known = datasets.add(
         session, run_id, method, watermarks, selection.counts, filters, selection.sha256, path, lineage(selection), at
     )
     dataset_copies.add(session, known.id, disk, path, at)
-    whose = ((example, person) for example, ids in people.items() for person in sorted(ids))
+    whose = ((each.sha256, person) for each in selection.examples for person in sorted(each.person_ids))
     dataset_people.add(session, known.id, whose)
-    withdrawal.take_back(session, unwilling, at)
     return known
+
+
+def hold(session: Session, selection: Selection) -> bool:
+    """Whether everybody in it agrees still and every judgement is there; that stays so until this transaction ends."""
+    found = selection.examples
+    if users.lock_unwilling(session, {person for each in found for person in each.person_ids}):
+        return False
+    rated = {row for each in found for row in each.rating_ids}
+    compared = {row for each in found for row in each.comparison_ids}
+    return datasets.hold_judgements(session, rated, compared)
 
 
 def gather(session: Session, recipe: Recipe) -> tuple[tuple[int, int], Feedback]:
@@ -245,13 +273,18 @@ def write(folder: Path, selection: Selection, controls: Sequence[Control], descr
     (folder / "README.md").write_text(card(written, described), encoding="utf-8")
 
 
-def clear(folder: Path) -> None:
-    """Delete what an earlier data set left here, and nothing else; its manifest, written first, tells it is one."""
+def refuse_others(folder: Path) -> None:
+    """Raises FolderTaken. Its manifest, which is written first, tells that a folder is a data set's."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()) and not (folder / "manifest.json").is_file():
         raise FolderTaken(f"{folder} holds something that is no data set: name an empty folder, or a new one")
+
+
+def clear(folder: Path) -> None:
+    """Delete what an earlier data set left here, and nothing else."""
     for task, split in product(TASKS, SPLITS):
-        (folder / task / f"{split}.parquet").unlink(missing_ok=True)
+        for name in (f"{split}.parquet", f"{split}.parquet.part"):
+            (folder / task / name).unlink(missing_ok=True)
 
 
 def write_table(folder: Path, selection: Selection, task: Task, split: Split) -> bool:
@@ -290,7 +323,10 @@ def write_table(folder: Path, selection: Selection, task: Task, split: Split) ->
     if rows:
         (folder / task).mkdir(exist_ok=True)
         table = pa.Table.from_pylist(rows, schema=pa.schema({**spoken, **label, **more}))
-        parquet.write_table(table, folder / task / f"{split}.parquet")
+        path = folder / task / f"{split}.parquet"
+        part = path.with_name(f"{path.name}.part")
+        parquet.write_table(table, part)
+        part.replace(path)  # whole at any instant: what is taken back may have to go from it after a kill
     return bool(rows)
 
 

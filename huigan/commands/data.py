@@ -28,7 +28,7 @@ def build(
         wanted = recipe_for(chosen, db, recipe)
         try:
             built = dataset.build(db, wanted, out, now(), disk=disk.name_of(chosen.home))
-        except (BadReplay, dataset.FolderTaken) as error:
+        except (BadReplay, dataset.FolderTaken, dataset.Unsettled) as error:
             give_up(str(error), USAGE)
         live = db.read(deployments.live)
         weights = live.artefact.weights if live else None

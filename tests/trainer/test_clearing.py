@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from huigan.turns import withdrawal
 from huigan.turns.erasure import Forgotten, forget
@@ -25,11 +26,12 @@ from storage import (
     tables,
     users,
 )
-from storage.db import Database
+from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Run, RunState, Thumb, User
 from tests.trainer.community import AT, Community
 from trainer import clearing, dataset, disk
+from trainer.feedback import SPLITS, TASKS
 from trainer.stages import folder_of
 
 RECIPE = Recipe.from_dict({"name": "r", "data": {"held_out_share": 0.3, "rater_cap_share": 1}})
@@ -53,11 +55,7 @@ class Trained:
 
     def everything(self) -> str:
         """All that a search through the disk would find of texts, the Parquet files decoded."""
-        found = [
-            str(dataset.rows_of(self.folder / "dataset", task, split))
-            for task in dataset.TASKS
-            for split in dataset.SPLITS
-        ]
+        found = [str(dataset.rows_of(self.folder / "dataset", task, split)) for task in TASKS for split in SPLITS]
         others = [path for path in self.folder.rglob("*") if path.is_file() and path.suffix != ".parquet"]
         found += [path.read_text(errors="replace") for path in others]
         return "\n".join(found)
@@ -225,15 +223,53 @@ def test_a_run_that_still_goes_on_is_asked_to_end_and_what_went_on_from_one_is_m
     assert db.read(runs.get, going.id).cancel_asked_at is not None
 
 
-def test_who_declines_while_a_data_set_is_written_has_taken_it_back(trained: Trained, tmp_path: Path) -> None:
+@pytest.mark.parametrize("take_back", [forget, withdrawal.decline])
+def test_what_is_taken_back_while_a_data_set_is_gathered_is_not_in_it_and_its_run_goes_on(
+    trained: Trained, take_back: Callable[[Session, int, datetime], object]
+) -> None:
     """Between reading the feedback and registering the data set, a minute may pass."""
     db = trained.db
-    watermarks, feedback = db.read(dataset.gather, RECIPE)
-    selection = dataset.examples.select(feedback, RECIPE.data, RECIPE.seed)
-    db.write(users.decline, trained.ann.id, LATER)
-    how = {"run_id": None, "method": "sft", "watermarks": watermarks, "filters": {}, "path": str(tmp_path / "d")}
-    known = db.write(dataset.register, selection, "here", LATER, **how)
-    assert db.read(dataset_people.withdrawn, known.id)
+    going = another(trained)
+    # A read ends with it: here the one that gathers.
+    event.listen(db.engine, "rollback", lambda _: db.write(take_back, trained.ann.id, LATER), once=True)
+    folder = folder_of(trained.home, going) / "dataset"
+    built = dataset.build(db, RECIPE, folder, LATER, disk=disk.name_of(trained.home), run_id=going.id)
+    assert db.read(users.get, trained.ann.id).consented_at is None
+    assert ANNS not in words_in(folder)
+    assert BOBS in words_in(folder)
+    assert [each.id for each in db.read(datasets.all_of_run, going.id)] == [built.dataset_id]
+    assert db.read(runs.get, going.id).cancel_asked_at is None
+    assert db.read(holdings.of_run, going.id) is None
+
+
+def test_what_a_kill_left_of_a_data_set_that_was_being_written_is_cleared(trained: Trained) -> None:
+    db, going = trained.db, another(trained)
+    folder = folder_of(trained.home, going) / "dataset"
+    (folder / "README.md").mkdir(parents=True)  # which is written last
+    (folder / "manifest.json").write_text("{}")
+    with pytest.raises(IsADirectoryError):
+        dataset.build(db, RECIPE, folder, LATER, disk=disk.name_of(trained.home), run_id=going.id)
+    half = folder / "thumbs/train.parquet.part"
+    half.parent.mkdir(exist_ok=True)
+    half.write_text(ANNS)
+    assert ANNS in words_in(folder)
+    db.write(forget, trained.ann.id, LATER)
+    db.write(runs.move, going.id, going.attempt, RunState.RUNNING, RunState.CANCELLED, LATER)
+    trained.clear()
+    assert ANNS not in words_in(folder)
+    assert BOBS in words_in(folder)
+    assert not half.exists()
+
+
+def another(trained: Trained) -> Run:
+    trained.db.write(runs.enqueue, "default", RECIPE.to_dict(), "test", AT)
+    claimed = trained.db.write(runs.claim, "w", AT)
+    assert claimed is not None
+    return claimed
+
+
+def words_in(folder: Path) -> str:
+    return str([dataset.rows_of(folder, task, split) for task in TASKS for split in SPLITS])
 
 
 def test_two_processes_hear_one_name_of_a_disk(tmp_path: Path) -> None:
