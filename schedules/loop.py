@@ -33,6 +33,7 @@ LOOK_SECONDS = 30
 LOST_AFTER = timedelta(seconds=60)
 # Of two schedulers one may have waited for the other's write, and machines' clocks differ.
 CLOCKS_DIFFER = timedelta(days=1)
+RECENT_RUNS = 20  # among them is the one that ended last, though some were queued and cancelled meanwhile
 KEEP_UPDATES = timedelta(days=7)  # Telegram itself keeps them for one
 DECISION_KEY = "schedule_decision"
 LAPSED_KEY = "schedule_lapsed"  # set when a firing found too little feedback
@@ -109,7 +110,9 @@ def timetable_of(found: Mapping[str, Any], recipe: Recipe) -> Timetable:
 def facts(session: Session, lane: str, at: datetime, cron_set_at: datetime | None = None) -> policy.Facts:
     """What a clock that went wrong has dated far ahead is left out: it would hold up every run until then."""
     live, tried, latest = deployments.live(session), deployments.canary(session), at + CLOCKS_DIFFER
-    newest = runs.newest(session, 1, lane=lane, dataset_only=False, queued_by=latest)  # a data set alone taught nothing
+    newest = runs.newest(
+        session, RECENT_RUNS, lane=lane, dataset_only=False, queued_by=latest
+    )  # a data set alone taught nothing
     last_queued_at = newest[0].queued_at if newest else None
     counted = feedback.count(session)
     under_way = {each.state: each.id for each in runs.newest(session, 2, states=UNDER_WAY, lane=lane)}  # one of each
@@ -121,7 +124,7 @@ def facts(session: Session, lane: str, at: datetime, cron_set_at: datetime | Non
         queued_run=under_way.get(RunState.QUEUED),
         running_run=under_way.get(RunState.RUNNING),
         last_queued_at=last_queued_at,
-        last_ended_at=_until(latest, _ended_at(newest[0])) if newest else None,
+        last_ended_at=max((end for run in newest if (end := _until(latest, _ended_at(run)))), default=None),
         since_at=deployments.first_at(session) if live and not newest else None,
         lapsed_at=_until(latest, _lapsed_at(session)),
         ratings=counted.ratings,
@@ -265,10 +268,10 @@ def _written(at: datetime | None) -> str | None:
 
 
 def _ended_at(run: Run) -> datetime | None:
-    """When it let go of the machine: one that waits for approval has no end yet, and beats no more."""
-    if run.state in {RunState.QUEUED, RunState.RUNNING}:
+    """When it let go of the machine, if it ever had it. What it made may be decided on days later: it beats no more."""
+    if run.started_at is None or run.state in UNDER_WAY:
         return None
-    return run.ended_at or run.beat_at
+    return run.ended_at if run.artefact_id is None else run.beat_at
 
 
 def _lapsed_at(session: Session) -> datetime | None:

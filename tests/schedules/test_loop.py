@@ -28,6 +28,7 @@ from tests.schedules.ratings import add_base, rate
 
 AT = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RECIPE = Recipe(name="test", data=Data(min_ratings=4, min_raters=2, min_answers=4))
+ARTEFACT = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
 
 
 def codes(db: Database) -> list[str]:
@@ -236,6 +237,29 @@ def test_a_run_that_a_wrong_clock_has_dated_years_ahead_holds_nothing_up(db: Dat
     assert loop.consider(db, plan, AT).why == "schedule"
 
 
+def test_the_pause_counts_from_the_run_that_ended_last_though_another_was_queued_and_cancelled_meanwhile(
+    db: Database,
+) -> None:
+    """And from when it let go of the machine, not from when somebody decided on what it made."""
+    plan = loop.Plan(lambda: RECIPE, min_new_ratings=4, zone=UTC, cool_down_hours=12)
+    db.write(add_base, AT)
+    trained = db.write(runs.enqueue, "default", {}, "command", AT)
+    assert trained is not None
+    assert db.write(runs.claim, "gpu", AT) is not None
+    queued = db.write(runs.enqueue, "default", {}, "command", AT + timedelta(hours=1))
+    assert queued is not None
+    db.write(runs.ask_cancel, queued.id, AT + timedelta(hours=1))
+    end = AT + timedelta(hours=2)
+    proposed = db.write(releases_of_runs.propose, trained.id, 1, ARTEFACT, "huigan:run1-0", end)
+    assert proposed is not None
+    db.write(rate, 4, end)
+    assert not loop.consider(db, plan, end + timedelta(minutes=1)).enqueue
+    assert codes(db) == ["cooling_down"]
+    releases_of_runs.reject(db, proposed.id, by_user_id=None, why="", at=end + timedelta(hours=6))
+    assert not loop.consider(db, plan, end + timedelta(hours=11)).enqueue
+    assert loop.consider(db, plan, end + timedelta(hours=12)).enqueue
+
+
 def test_a_recipe_that_went_wrong_is_told_and_the_next_look_takes_the_right_one(sqlite_db: Database) -> None:
     found = iter([NoSuchRecipe("gone"), RECIPE])
 
@@ -332,9 +356,6 @@ def test_handled_updates_are_forgotten_after_a_week_and_others_never(sqlite_db: 
     assert [each.update_id for each in sqlite_db.read(updates.unhandled)] == [3]
     assert sqlite_db.write(updates.store, 1, {}, AT)
     assert not sqlite_db.write(updates.store, 2, {}, AT)
-
-
-ARTEFACT = {"quantisation": "Q4_K_M", "weights": "/w", "template": "t", "system": "s", "parameters": {}}
 
 
 def published(db: Database) -> Run:
