@@ -18,7 +18,7 @@ from huigan.operate.refusals import Refusal
 from huigan.operate.runs import announce
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
-from storage import artefacts, audit, deployments, gpu, outbox, releases, runs
+from storage import artefacts, audit, deployments, gpu, holdings, outbox, releases, runs
 from storage.db import Database, Session
 from storage.recipe import build
 from storage.records import Artefact, Deployment, Release, Run, RunState
@@ -58,7 +58,7 @@ class Rejected:
 def propose(
     session: Session, run_id: int, attempt: int, artefact: Mapping[str, Any], tag: str, at: datetime
 ) -> Release | None:
-    """Let an admin decide: the release is there, and does not answer. None if this attempt is over.
+    """Let an admin decide: the release is there, and does not answer. None if this attempt is over, or was to end.
 
     `artefact` holds the fields of `Artefact` but id, run_id and created_at. Older proposals of the lane are superseded.
     """
@@ -74,7 +74,7 @@ def put_on_trial(
     session: Session, run_id: int, attempt: int, artefact: Mapping[str, Any], tag: str, at: datetime
 ) -> Release | None:
     """Let it answer a share, as the run's recipe says, until it has proven better or worse or an admin decides. None
-    if this attempt is over."""
+    if this attempt is over, or was to end."""
     made = _release(session, run_id, attempt, artefact, tag, at)
     if made is None:
         return None
@@ -89,7 +89,7 @@ def put_on_trial(
 def publish(
     session: Session, run_id: int, attempt: int, artefact: Mapping[str, Any], tag: str, at: datetime
 ) -> Promoted | None:
-    """Let it answer at once. None if this attempt is over."""
+    """Let it answer at once. None if this attempt is over, or was to end."""
     made = _release(session, run_id, attempt, artefact, tag, at)
     if made is None:
         return None
@@ -119,8 +119,16 @@ def turn_down(
 def _release(
     session: Session, run_id: int, attempt: int, artefact: Mapping[str, Any], tag: str, at: datetime
 ) -> Release | None:
-    # The beat locks the row: from here to the commit, nobody else can end this attempt.
-    if runs.beat(session, run_id, attempt, at) is None:
+    """None, too, where the run was asked to end or holds what somebody took back since: it ends as cancelled here, for
+    what it made may follow one that holds nothing."""
+    # The beat locks the row: from here to the commit, nobody else can end this attempt or ask it to end.
+    known = runs.beat(session, run_id, attempt, at)
+    if known is None:
+        return None
+    if known.cancel_asked_at is not None or holdings.of_run(session, run_id) is not None:
+        ended = runs.move(session, run_id, attempt, RunState.RUNNING, RunState.CANCELLED, at, worker=None)
+        assert ended is not None
+        announce(session, ended, at)
         return None
     deployments.hold(session)
     kept = artefacts.add(session, **artefact, run_id=run_id, created_at=at)

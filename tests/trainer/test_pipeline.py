@@ -21,7 +21,7 @@ from huigan.llama import gguf
 from huigan.operate import releases as operated
 from huigan.serving.client import Ollama
 from huigan.texts import DEFAULT_LOCALE, catalogue
-from storage import deployments, outbox, releases, run_points, runs
+from storage import deployments, holdings, outbox, releases, run_points, runs
 from storage.db import Database
 from storage.recipe import Recipe
 from storage.records import Run, RunState
@@ -478,6 +478,22 @@ def test_a_run_asked_to_stop_stops_in_the_middle_of_a_stage(world: World) -> Non
     assert the_run(world).state is RunState.CANCELLED
     assert notices(world) == ["run_cancelled"]
     assert world.tag() == "base:1"
+
+
+def test_what_is_taken_back_while_the_candidate_is_tried_out_is_not_released(world: World) -> None:
+    counted = world.ollama.answer
+
+    def take_back(exchange: faults.Exchange) -> Reply:
+        world.db.write(holdings.mark, [1], AT)
+        world.db.write(runs.ask_cancel, 1, AT)
+        return counted(exchange)
+
+    world.ollama.answer = take_back
+    assert walk(world, the_run(world)) == child.NOT_OURS
+    assert the_run(world).state is RunState.CANCELLED
+    assert notices(world) == ["run_cancelled"]
+    assert world.tag() == "base:1"
+    assert world.ollama.tags == {}
 
 
 def test_a_zombie_changes_nothing(world: World) -> None:

@@ -13,7 +13,7 @@ from huigan.operate.refusals import Refusal
 from huigan.operate.releases import Promoted, Rejected
 from huigan.serving.client import Ollama
 from huigan.serving.errors import NotRunning, OutOfMemory, ServingError
-from storage import artefacts, audit, deployments, outbox, runs, users
+from storage import artefacts, audit, deployments, holdings, outbox, runs, users
 from storage import releases as stored
 from storage.db import Database
 from storage.records import Release, RunState
@@ -66,6 +66,19 @@ def test_a_zombies_release_is_nowhere(db: Database, desk: Desk, end: Any) -> Non
     db.write(runs.release_worker, run, minutes(1))
     assert db.write(end, run.id, run.attempt, ARTEFACT, desk.tag(run), minutes(2)) is None
     assert (live(db), db.read(artefacts.of_run, run.id), len(db.read(stored.newest)), codes(db)) == (1, None, 1, [])
+
+
+@pytest.mark.parametrize("end", [releases.propose, releases.put_on_trial, releases.publish])
+@pytest.mark.parametrize("before", [runs.ask_cancel, lambda session, run_id, at: holdings.mark(session, [run_id], at)])
+def test_a_run_that_was_to_end_or_holds_what_was_taken_back_makes_no_release_at_the_last_moment(
+    db: Database, desk: Desk, end: Any, before: Any
+) -> None:
+    run = desk.running()
+    db.write(before, run.id, minutes(1))
+    assert db.write(end, run.id, run.attempt, ARTEFACT, desk.tag(run), minutes(2)) is None
+    assert db.read(runs.get, run.id).state is RunState.CANCELLED
+    assert (live(db), db.read(artefacts.of_run, run.id), len(db.read(stored.newest))) == (1, None, 1)
+    assert codes(db) == ["run_cancelled"]
 
 
 def test_what_the_gate_refused_is_kept_and_not_released(db: Database, desk: Desk) -> None:
