@@ -26,8 +26,16 @@ WITHDRAWN_OF = (
 
 
 def mark(session: Session, run_ids: Iterable[int], at: datetime) -> list[Holding]:
-    """These, and whatever went on from them."""
-    return [_mark(session, run_id, at) for run_id in sorted(runs.and_on(session, run_ids))]
+    """These, and whatever went on from them; that is looked for until all of them are held, so whoever goes on from one
+    is among them or finds its mark."""
+    held: set[int] = set()
+    while (found := runs.and_on(session, run_ids)) != held:
+        # The weakest lock that `of_origin` waits for: others write to these runs meanwhile.
+        for ids in batches(found):
+            chosen = select(run.c.id).where(run.c.id.in_(ids)).order_by(run.c.id)
+            session.execute(chosen.with_for_update(read=True, key_share=True))
+        held = found
+    return [_mark(session, run_id, at) for run_id in sorted(found)]
 
 
 def _mark(session: Session, run_id: int, at: datetime) -> Holding:
@@ -38,6 +46,12 @@ def _mark(session: Session, run_id: int, at: datetime) -> Holding:
 
 def of_run(session: Session, run_id: int | None) -> Holding | None:
     return first(session, Holding, OF_RUN, id=run_id)
+
+
+def of_origin(session: Session, run_id: int) -> Holding | None:
+    """As `of_run`, of a run that another is about to go on from: until this transaction ends, nobody marks it."""
+    session.execute(select(run.c.id).where(run.c.id == run_id).with_for_update())
+    return of_run(session, run_id)
 
 
 def of_release(session: Session, number: int) -> Holding | None:

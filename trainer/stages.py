@@ -179,7 +179,7 @@ def continued(work: Work, live: Live) -> Path | None:
 
 def _goes_on(session: Session, run: Run, before: int, at: datetime) -> bool:
     """At once, so that whoever takes something back meanwhile finds the one marked or the other going on from it."""
-    if holdings.of_run(session, before) is not None:
+    if holdings.of_origin(session, before) is not None:
         audit.record(session, None, "run.from_base", at, run=run.id, holds=before)
         return False
     runs.go_on_from(session, run.id, run.attempt, before)
