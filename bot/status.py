@@ -86,12 +86,13 @@ def schedule(session: Session, locale: str, at: datetime) -> Iterator[str]:
         yield text(locale, "schedule.never_looked")
         return
     zone = _zone(kept.value.get("zone"))
-    next_at, due_at = (_time(kept.value.get(name)) for name in ("next_at", "due_at"))
-    if next_at is None:
+    starts_at = _time(kept.value.get("starts_at") or kept.value.get("next_at"))
+    due_at = _time(kept.value.get("due_at"))
+    if starts_at is None:
         yield text(locale, "schedule.no_cron")
     else:
-        is_late = next_at < at - LATE
-        yield text(locale, "schedule.late" if is_late else "schedule.next", next_at=time_of(next_at, zone))
+        is_late = starts_at < at - LATE
+        yield text(locale, "schedule.late" if is_late else "schedule.next", next_at=time_of(starts_at, zone))
     if due_at is not None and not kept.value["enqueue"]:
         yield text(locale, "schedule.due", due_at=time_of(due_at, zone))
     for reason in kept.value["reasons"]:

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -166,7 +167,8 @@ def judged(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> tuple[
     by_night = read.next_firing or cron.firings(rebuild.NIGHTLY, timetable.zone_named(found["zone"]))
     asked_at = withdrawals.rebuild_asked_at(session, recipe.lane)
     turned_down = withdrawals.rebuilt_in_vain(session, recipe.lane, asked_at) if asked_at else None
-    return rebuild.decide(usual, known, asked_at, by_night, turned_down), words
+    can_start = partial(policy.can_start, known, read.bars, read.quiet_until)
+    return rebuild.decide(usual, known, asked_at, by_night, turned_down, can_start), words
 
 
 def _enqueued(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> policy.Decision:
@@ -254,6 +256,7 @@ def _keep(
         "why": decision.why,
         "reasons": [asdict(reason) for reason in decision.reasons],
         "next_at": _written(decision.next_at),
+        "starts_at": _written(decision.starts_at),
         "due_at": None if decision.lapses else _written(decision.due_at),
         "zone": words["zone"] if words else None,
     }

@@ -18,6 +18,7 @@ QuietUntil = Callable[[datetime], datetime | None]  # when the quiet hours end t
 # What each method learns from, and the parameters of its reason. `auto` takes any that there is enough of.
 LEARNS_FROM = {"sft": "answers", "dpo": "pairs", "orpo": "pairs", "kto": "thumbs"}
 # A due run waits for these to pass; whatever else hinders it lets the firing lapse.
+BY_THE_CLOCK = frozenset({"quiet_hours", "cooling_down"})
 PASSING = frozenset({"already_queued", "already_running", "quiet_hours", "cooling_down"})
 
 
@@ -70,6 +71,7 @@ class Decision:
     next_at: datetime | None  # the cron's next firing
     due_at: datetime | None = None  # the firing that is due
     lapses: bool = False  # it is due no more, for want of feedback
+    starts_at: datetime | None = None  # when the next run can start by itself, as far as time alone decides
 
 
 def decide(
@@ -83,12 +85,21 @@ def decide(
     why = "schedule" if due_at is not None else "threshold" if enough_new else None
     hindrances = (*_waiting(facts, bars, quiet_until), *_lacking(facts, bars))
     lapses = due_at is not None and any(each.code not in PASSING for each in hindrances)
+    starts_at = None if next_at is None else can_start(facts, bars, quiet_until, next_at)
     if why is None:
-        return Decision(False, None, (*hindrances, *_not_due(facts, bars, next_at)), next_at)
+        return Decision(False, None, (*hindrances, *_not_due(facts, bars, next_at)), next_at, starts_at=starts_at)
     if hindrances:
-        return Decision(False, why, hindrances, next_at, due_at, lapses)
+        if all(each.code in BY_THE_CLOCK for each in hindrances):
+            starts_at = can_start(facts, bars, quiet_until, facts.at)
+        return Decision(False, why, hindrances, next_at, due_at, lapses, starts_at)
     waits = () if facts.trainer_lives else (Reason("no_trainer"),)
-    return Decision(True, why, waits, next_at, due_at)
+    return Decision(True, why, waits, next_at, due_at, starts_at=starts_at)
+
+
+def can_start(facts: Facts, bars: Bars, quiet_until: QuietUntil, at: datetime) -> datetime:
+    """When one that is due at `at` can start: then, or once it has cooled down and the quiet hours are over."""
+    cooled_at = at if facts.last_ended_at is None else max(at, facts.last_ended_at + bars.cool_down)
+    return quiet_until(cooled_at) or cooled_at
 
 
 def _fired_at(facts: Facts, next_firing: NextFiring | None) -> datetime | None:

@@ -103,6 +103,12 @@ def test_times_are_told_in_the_zone_that_schedules_goes_by_with_what_a_due_run_w
     assert "Quiet hours until 2026-11-24 23:00 CST" in told(db)
 
 
+def test_the_time_of_the_next_run_is_when_it_can_start(db: Database) -> None:
+    serve(db)
+    loop.consider(db, loop.Plan(lambda: RECIPE, cron="0 3 * * *", zone=UTC, quiet_hours="02:00-06:00"), AT)
+    assert "next at 2026-11-25 06:00 UTC" in told(db)
+
+
 def test_a_run_that_is_under_way_is_shown_however_many_came_after_it(db: Database) -> None:
     first = db.write(running, "first")
     for _ in range(5):

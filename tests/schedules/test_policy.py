@@ -121,6 +121,23 @@ def test_quiet_hours_hold_back_what_is_due_until_they_end() -> None:
     assert decide(replace(PLENTY, at=until), BARS, NIGHTLY, lambda at: until if at < until else None).enqueue
 
 
+def test_the_time_that_is_told_is_when_it_can_start_after_quiet_hours_and_the_pause() -> None:
+    zone, spans = UTC, quiet.parse("02:00-06:00")
+
+    def told(facts: Facts, cool_down: float = 0) -> datetime | None:
+        bars = replace(BARS, min_new_ratings=None, cool_down=timedelta(hours=cool_down))
+        return decide(facts, bars, NIGHTLY, lambda at: quiet.ends_at(spans, zone, at)).starts_at
+
+    three = NOON + timedelta(hours=15)
+    six, four = three + timedelta(hours=3), three + timedelta(hours=1)
+    ran = replace(PLENTY, last_queued_at=NOON, last_ended_at=NOON)
+    assert told(ran) == six
+    assert told(ran, cool_down=20) == NOON + timedelta(hours=20)
+    assert told(ran, cool_down=17) == six, "the pause ends in quiet hours"
+    assert told(replace(ran, at=four)) == six, "due, and waiting"
+    assert told(replace(ran, at=four, ratings=0)) == six + timedelta(days=1), "lapsed: the next"
+
+
 @pytest.mark.parametrize(
     ("method", "kinds", "reason"),
     [

@@ -31,6 +31,16 @@ def test_it_waits_for_the_night_and_says_so_and_is_queued_then() -> None:
     assert (queued.enqueue, queued.why, queued.reasons) == (True, "rebuild", ())
 
 
+def test_whoever_asks_is_told_when_it_starts() -> None:
+    assert decided(USUAL, NOON).starts_at == NIGHT
+    assert [each.code for each in decided(USUAL, NOON).reasons] == ["rebuild_wanted", "nothing_new"]
+    quiet, until = replace(USUAL, reasons=(Reason("quiet_hours"), *USUAL.reasons)), NIGHT + timedelta(hours=3)
+    waiting = rebuild.decide(quiet, facts(NIGHT), NOON, NIGHTLY, can_start=lambda at: max(at, until))
+    assert (waiting.enqueue, waiting.starts_at) == (False, until)
+    few = replace(USUAL, reasons=(Reason("too_few_ratings"), *USUAL.reasons))
+    assert decided(few, NIGHT).starts_at is None, "nobody knows"
+
+
 def test_one_that_was_missed_is_made_up_for() -> None:
     assert decided(USUAL, NIGHT + timedelta(days=3, hours=7)).enqueue
 
