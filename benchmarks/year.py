@@ -6,7 +6,7 @@ canaries, both changes of the clocks, a disk that is full of what may go.
 The scheduler, its policy, the database, the pipeline, notices, clearing and pruning are the product's; the stages that
 need weights are stubs, and Ollama is the strict fake. Prints what happened, and every invariant that did not hold (see
 tests/year/invariants.py), and of a whole year what did not befall it, and that it took longer than two minutes; ends
-with 1 where there is anything. A whole year is kept under benchmarks/results/year, and docs/year.md is drawn from these.
+with 1 where there is anything. A whole year is kept under benchmarks/results/year, and draws docs/year.md anew.
 `pytest tests/flows/test_year.py` is two weeks of it.
 """
 
