@@ -28,6 +28,8 @@ PATIENCE: Mapping[str, timedelta] = {
 }
 CALM = timedelta(minutes=5)  # it must be gone so long before it is told as mended: what comes and goes is told once
 AGAIN = timedelta(days=1)
+# What nobody has looked at for so long stands no more: its machine is off, or has another disk now.
+FORSAKEN = timedelta(hours=1)
 
 Telling = Literal["alert_raised", "alert_still", "alert_mended"]
 
@@ -41,10 +43,17 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Machine:
+    name: str  # the same for all processes of a machine, also in its containers
+    host: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """What one process saw. None: it was not looked at, or there is nothing."""
 
     at: datetime
+    machine: Machine = Machine("", "")  # whose clock it is, and whose way to Ollama
     disk: Disk | None = None
     is_ollama_well: bool | None = None
     trainer: tuple[str, datetime] | None = None  # which was heard of last, and when; None: none, or it left in order
@@ -77,16 +86,22 @@ def judge(facts: Facts) -> dict[str, Condition | None]:
         "runs_failing": {"runs": facts.failed_runs} if facts.failed_runs >= FAILING_RUNS else None,
         "answers_late": _answers(facts),
         "notices_late": _late({"notices": facts.unsent}, facts.oldest_unsent_at, NOTICES_LATE, facts.at),
-        "clock_off": _clock(facts),
         "backup_failed": {} if _has_no_backup(facts) else None,
     }
     judged = {key: None if params is None else Condition(key, key, params) for key, params in found.items()}
+    judged |= _of_machine("clock_off", _clock(facts), facts.machine)
     if facts.is_ollama_well is not None:
-        judged["ollama_away"] = None if facts.is_ollama_well else Condition("ollama_away", "ollama_away")
+        judged |= _of_machine("ollama_away", None if facts.is_ollama_well else {}, facts.machine)
     if facts.disk is not None:
         key = f"disk_low:{facts.disk.name}"
         judged[key] = Condition(key, "disk_low", _gigabytes(facts.disk)) if is_low(facts.disk.free_bytes) else None
     return judged
+
+
+def _of_machine(code: str, params: dict[str, Any] | None, machine: Machine) -> dict[str, Condition | None]:
+    """Another one may see nothing wrong: it neither tells nor ends this."""
+    key = f"{code}:{machine.name}"
+    return {key: None if params is None else Condition(key, code, {"host": machine.host, **params})}
 
 
 def is_low(free_bytes: int) -> bool:

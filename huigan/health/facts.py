@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import text as sql
 
-from huigan.health.conditions import Disk, Facts
+from huigan.health.conditions import Disk, Facts, Machine
 from huigan.operate import backups, broadcasts, timetable, workers
 from huigan.serving import library
 from huigan.serving.client import Ollama
@@ -20,6 +20,7 @@ from storage.db import Database, Session
 from storage.records import RunState
 
 LOOKED_AT_RUNS = 20
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 # What reads a clock may wait for its connection a little.
 CLOCKS_DIFFER = timedelta(seconds=5)
 
@@ -28,7 +29,7 @@ def gather(db: Database, client: Ollama | None, home: Path, at: datetime, *, bac
     """Raises what the database raises."""
     known = db.read(_known, at)
     is_well = None if client is None else is_ollama_well(client)
-    return Facts(at, disk=disk(home), is_ollama_well=is_well, backups_kept=backups_kept, **known)
+    return Facts(at, machine(), disk(home), is_well, backups_kept=backups_kept, **known)
 
 
 def is_ollama_well(client: Ollama) -> bool:
@@ -37,6 +38,16 @@ def is_ollama_well(client: Ollama) -> bool:
     except ServingError:
         return False
     return True
+
+
+def machine() -> Machine:
+    """By what its kernel started as, where that can be read: each of its containers has a host name of its own."""
+    host = socket.gethostname()
+    try:
+        name = BOOT.read_text().strip()
+    except OSError:
+        name = host
+    return Machine(name[:40], host)
 
 
 def disk(folder: Path) -> Disk:
@@ -69,11 +80,18 @@ def _known(session: Session, at: datetime) -> dict[str, Any]:
 def clock_off_seconds(session: Session, at: datetime) -> float:
     """How far this machine's clock is ahead of the database's; on SQLite, behind what this very machine wrote last."""
     if session.dialect.name == "postgresql":
-        theirs = session.execute(sql("SELECT clock_timestamp()")).scalar_one().astimezone(UTC)
-        return _beyond(at - theirs)
+        return _beyond(at - clock_of(session, at))
     looked_at, trainer = timetable.looked_at(session), workers.seen(session)
     written = [each for each in (looked_at, trainer[1] if trainer else None) if each is not None]
     return min((_beyond(at - each) for each in written if each > at), default=0.0)
+
+
+def clock_of(session: Session, at: datetime) -> datetime:
+    """The one clock that all machines share: the database's; on SQLite there is one machine, whose own `at` is."""
+    if session.dialect.name != "postgresql":
+        return at
+    theirs: datetime = session.execute(sql("SELECT clock_timestamp()")).scalar_one()
+    return theirs.astimezone(UTC)
 
 
 def _beyond(difference: timedelta) -> float:

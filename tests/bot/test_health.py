@@ -41,9 +41,9 @@ def test_what_admins_were_alerted_to_is_told_with_its_time_until_it_is_mended(sq
 
 
 def test_what_admins_were_not_told_of_yet_is_no_alert(sqlite_db: Database) -> None:
-    away = Condition("ollama_away", "ollama_away")
+    away = Condition("ollama_away:1", "ollama_away", {"host": "lab"})
     sqlite_db.write(watch.tell, {away.key: away}, AT)
-    words = text("en", "condition.ollama_away")
+    words = text("en", "condition.ollama_away", host="lab")
     assert words not in "\n".join(sqlite_db.read(of_database, "en", AT))
     sqlite_db.write(watch.tell, {away.key: away}, minutes(2))
     assert words in "\n".join(sqlite_db.read(of_database, "en", minutes(2)))

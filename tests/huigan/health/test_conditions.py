@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from huigan.health.conditions import AGAIN, CALM, PATIENCE, Condition, Disk, Facts, judge, step
+from huigan.health.conditions import AGAIN, CALM, PATIENCE, Condition, Disk, Facts, Machine, judge, step
 from huigan.texts import LOCALES, catalogue, text
 from storage.alerts import Alert
 
 AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 WELL = Facts(
     AT,
+    Machine("1", "lab"),
     disk=Disk("1", "lab", 50_000_000_000, 100_000_000_000),
     is_ollama_well=True,
     trainer=("gpu:1", AT),
@@ -101,7 +102,14 @@ def test_disks_of_two_machines_are_two_things() -> None:
     assert ours ^ theirs == {"disk_low:1", "disk_low:2"}
 
 
-AWAY = Condition("ollama_away", "ollama_away")
+def test_what_two_machines_see_differently_has_a_key_of_each() -> None:
+    ours = judge(replace(WELL, clock_off_seconds=90.0, is_ollama_well=False))
+    theirs = judge(replace(WELL, machine=Machine("2", "gpu")))
+    assert {key for key, each in ours.items() if each is not None} == {"clock_off:1", "ollama_away:1"}
+    assert set(ours) - set(theirs) == {"clock_off:1", "ollama_away:1"}
+
+
+AWAY = Condition("ollama_away:1", "ollama_away", {"host": "lab"})
 
 
 def told(course: list[tuple[float, bool]], condition: Condition = AWAY) -> list[tuple[float, str]]:

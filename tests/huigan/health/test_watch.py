@@ -11,7 +11,7 @@ import pytest
 
 from bot.notices import words
 from huigan.health import watch
-from huigan.health.conditions import Condition
+from huigan.health.conditions import Condition, Facts, Machine, judge
 from huigan.operate import timetable, workers
 from huigan.serving.client import Ollama
 from storage import alerts, outbox, runs, settings
@@ -107,6 +107,38 @@ def test_who_sees_another_disk_mends_none_but_its_own(db: Database) -> None:
     for minute in range(20):
         db.write(watch.tell, {"disk_low:2": None}, minutes(minute))
     assert [each.key for each in db.read(alerts.standing)] == [LOW.key]
+
+
+def test_what_one_machine_sees_is_told_though_another_sees_nothing(sqlite_db: Database) -> None:
+    ahead = Facts(AT, Machine("a", "lab"), is_ollama_well=False, clock_off_seconds=90.0)
+    well = Facts(AT, Machine("b", "gpu"), is_ollama_well=True)
+    for minute in range(6):
+        for facts in (ahead, well):
+            sqlite_db.write(watch.tell, judge(facts), minutes(minute / 2))
+            sqlite_db.write(watch.forget, minutes(minute / 2))
+    assert said(sqlite_db) == [("alert_raised", "clock_off"), ("alert_raised", "ollama_away")]
+    assert {each.params["host"] for each in put(sqlite_db)} == {"lab"}
+
+
+def test_what_nobody_looks_at_any_more_is_forgotten_and_what_somebody_does_is_not(sqlite_db: Database) -> None:
+    gone = Condition("clock_off:a", "clock_off", {"host": "lab", "seconds": 90})
+    sqlite_db.write(watch.tell, {gone.key: gone, LOW.key: LOW}, AT)
+    for minute in range(1, 63):
+        sqlite_db.write(watch.tell, {LOW.key: LOW}, minutes(minute))
+        sqlite_db.write(watch.forget, minutes(minute))
+        assert len(sqlite_db.read(alerts.standing)) == 2 - (minute > 60)
+    assert [each.key for each in sqlite_db.read(alerts.standing)] == [LOW.key]
+    assert ("alert_mended", "clock_off") not in said(sqlite_db), "nobody knows"
+
+
+@pytest.mark.parametrize("db", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+@pytest.mark.parametrize("ahead", [timedelta(days=-2), timedelta(days=365)])
+def test_a_machine_whose_clock_is_far_off_is_not_taken_for_one_that_is_gone(db: Database, ahead: timedelta) -> None:
+    wrong = Condition("clock_off:a", "clock_off", {"host": "lab", "seconds": round(ahead.total_seconds())})
+    for minute in range(3):
+        db.write(watch.tell, {wrong.key: wrong}, minutes(minute) + ahead)
+        db.write(watch.forget, minutes(minute))
+    assert said(db) == [("alert_raised", "clock_off")]
 
 
 def fail(session: Session, times: int, state: RunState = RunState.FAILED) -> None:
