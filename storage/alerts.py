@@ -56,13 +56,13 @@ def take(session: Session, keys: Iterable[str]) -> dict[str, Alert]:
 
 def mark_looked(session: Session, keys: Iterable[str], looked_at: datetime) -> None:
     known = setting.c.key.in_([PREFIX + key for key in keys])
-    silent = clocks.silent(setting.c.set_at, looked_at - MARKED, clocks.latest(looked_at))
+    silent = clocks.silent(setting.c.set_at, looked_at - MARKED, clocks.latest(session, looked_at))
     session.execute(sql_update(setting).where(known, silent).values(set_at=looked_at))
 
 
 def forget(session: Session, after: timedelta, at: datetime) -> list[str]:
     """The keys of those that nobody has looked at for so long; they are gone."""
-    silent = clocks.silent(setting.c.set_at, at - after, clocks.latest(at))
+    silent = clocks.silent(setting.c.set_at, at - after, clocks.latest(session, at))
     known = setting.c.key.startswith(PREFIX, autoescape=True)
     gone = session.scalars(delete(setting).where(known, silent).returning(setting.c.key))
     return sorted(key.removeprefix(PREFIX) for key in gone)

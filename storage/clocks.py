@@ -6,9 +6,11 @@ ahead would keep a dead one alive until then, for a year perhaps: it is as good 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import BindParameter, ColumnElement, or_
+from sqlalchemy import BindParameter, ColumnElement, func, or_, select
+
+from storage.db import Session
 
 # Wider than the hour by which summer time is got wrong, so that who lives with such a clock is left alone (admins are
 # told of it); what a dead one wrote holds nothing up for longer than that.
@@ -25,9 +27,18 @@ def is_fresh(then: datetime, at: datetime, within: timedelta) -> bool:
     return at - then < within and not is_ahead(then, at)
 
 
-def latest(at: datetime) -> datetime:
-    """The last time that is believed."""
-    return at + AHEAD
+def shared(session: Session, at: datetime) -> datetime:
+    """By the one clock that all machines share, the database's; on SQLite there is one machine, whose own `at` is."""
+    if session.dialect.name != "postgresql":
+        return at
+    theirs: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return theirs.astimezone(UTC)
+
+
+def latest(session: Session, at: datetime) -> datetime:
+    """The last time that is believed. Where the clock of who looks is behind, all others' seem ahead: the database's
+    tells."""
+    return max(at, shared(session, at)) + AHEAD
 
 
 def silent(

@@ -20,7 +20,7 @@ def take(session: Session, name: str, worker: str, lasts: timedelta, at: datetim
     if add_once(session, Setting, setting, key=key, value=ours, set_at=at) is not None:
         return True
     held = session.execute(select(setting.c.value).where(setting.c.key == key).with_for_update()).scalar_one()
-    if held["worker"] != worker and _holds(held["until"], lasts, at):
+    if held["worker"] != worker and _holds(session, held["until"], lasts, at):
         return False
     session.execute(sql_update(setting).where(setting.c.key == key).values(value=ours, set_at=at))
     return True
@@ -32,11 +32,12 @@ def alive(session: Session, name: str, worker: str, lasts: timedelta, at: dateti
     if add_once(session, Setting, setting, key=key, value={worker: until}, set_at=at) is not None:
         return 1
     held = session.execute(select(setting.c.value).where(setting.c.key == key).with_for_update()).scalar_one()
-    living = {each: end for each, end in held.items() if _holds(end, lasts, at)} | {worker: until}
+    living = {each: end for each, end in held.items() if _holds(session, end, lasts, at)} | {worker: until}
     session.execute(sql_update(setting).where(setting.c.key == key).values(value=living, set_at=at))
     return len(living)
 
 
-def _holds(until: str, lasts: timedelta, at: datetime) -> bool:
+def _holds(session: Session, until: str, lasts: timedelta, at: datetime) -> bool:
     """Not over yet, and not from a clock that was ahead: that one would hold until then."""
-    return clocks.is_fresh(datetime.fromisoformat(until) - lasts, at, lasts)
+    ends_at = datetime.fromisoformat(until)
+    return ends_at > at and ends_at - lasts <= clocks.latest(session, at)

@@ -156,7 +156,7 @@ def ask_cancel(session: Session, run_id: int, at: datetime) -> Run | None:
 
 def reap(session: Session, beaten_before: datetime, at: datetime) -> list[Run]:
     """Put back what lost its worker, fail what lost it too often, cancel what was to be cancelled."""
-    lost = every(session, Run, LOST, beaten_before=beaten_before, latest=clocks.latest(at))
+    lost = every(session, Run, LOST, beaten_before=beaten_before, latest=clocks.latest(session, at))
     moved = (release_worker(session, each, at) for each in lost)
     return [each for each in moved if each is not None]
 

@@ -27,7 +27,7 @@ def claim(session: Session, turn_id: int, worker: str, beaten_before: datetime |
     """Make it this process' own, for as long as that one beats. False while it is another's, or finished."""
     claimed = session.execute(
         sql_update(showing)
-        .where(showing.c.turn_id == turn_id, showing.c.finished_at.is_(None), _free(worker, beaten_before, at))
+        .where(showing.c.turn_id == turn_id, showing.c.finished_at.is_(None), _free(session, worker, beaten_before, at))
         .values(worker=worker, beat_at=at)
         .returning(showing.c.turn_id)
     )
@@ -68,12 +68,12 @@ def is_preceded(session: Session, turn_id: int) -> bool:
     return session.execute(query.limit(1)).first() is not None
 
 
-def _free(worker: str, beaten_before: datetime | None, at: datetime | None) -> ColumnElement[bool]:
+def _free(session: Session, worker: str, beaten_before: datetime | None, at: datetime | None) -> ColumnElement[bool]:
     """That `worker` may claim: nobody's, its own, and those of processes that have not beaten since; all, where no
     other process lives (None)."""
     if beaten_before is None or at is None:
         return true()
-    silent = clocks.silent(showing.c.beat_at, beaten_before, clocks.latest(at))
+    silent = clocks.silent(showing.c.beat_at, beaten_before, clocks.latest(session, at))
     return or_(showing.c.worker.is_(None), showing.c.worker == worker, silent)
 
 
@@ -86,6 +86,6 @@ def unfinished(
 ) -> list[Showing]:
     """Those that `worker` may claim, oldest first."""
     query = select(showing).where(
-        showing.c.channel == channel, showing.c.finished_at.is_(None), _free(worker, beaten_before, at)
+        showing.c.channel == channel, showing.c.finished_at.is_(None), _free(session, worker, beaten_before, at)
     )
     return every(session, Showing, query.order_by(showing.c.turn_id))

@@ -157,7 +157,7 @@ def unclosed(session: Session, conversation_id: int | None = None) -> list[Turn]
 
 def abandoned(session: Session, beaten_before: datetime, at: datetime) -> list[Turn]:
     """Open turns whose worker has not beaten since: it was killed."""
-    silent = clocks.silent(turn.c.beat_at, beaten_before, clocks.latest(at))
+    silent = clocks.silent(turn.c.beat_at, beaten_before, clocks.latest(session, at))
     return every(session, Turn, select(turn).where(turn.c.state == TurnState.OPEN, silent).order_by(turn.c.id))
 
 

@@ -123,7 +123,7 @@ def adopt(session: Session, worker: str, beaten_before: datetime | None, at: dat
     lost = update.c.worker.is_distinct_from(worker)
     if beaten_before is not None:
         beat_at = func.coalesce(update.c.beat_at, update.c.received_at)
-        lost &= clocks.silent(beat_at, beaten_before, clocks.latest(at))
+        lost &= clocks.silent(beat_at, beaten_before, clocks.latest(session, at))
     taken = every(
         session,
         Update,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import text as sql
 
 from huigan.health.conditions import Disk, Facts, Machine
 from huigan.operate import backups, broadcasts, timetable, workers
 from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
-from storage import gpu, outbox, runs, turns
+from storage import clocks, gpu, outbox, runs, turns
 from storage.db import Database, Session
 from storage.records import RunState
 
@@ -80,18 +78,10 @@ def _known(session: Session, at: datetime) -> dict[str, Any]:
 def clock_off_seconds(session: Session, at: datetime) -> float:
     """How far this machine's clock is ahead of the database's; on SQLite, behind what this very machine wrote last."""
     if session.dialect.name == "postgresql":
-        return _beyond(at - clock_of(session, at))
+        return _beyond(at - clocks.shared(session, at))
     looked_at, trainer = timetable.looked_at(session), workers.seen(session)
     written = [each for each in (looked_at, trainer[1] if trainer else None) if each is not None]
     return min((_beyond(at - each) for each in written if each > at), default=0.0)
-
-
-def clock_of(session: Session, at: datetime) -> datetime:
-    """The one clock that all machines share: the database's; on SQLite there is one machine, whose own `at` is."""
-    if session.dialect.name != "postgresql":
-        return at
-    theirs: datetime = session.execute(sql("SELECT clock_timestamp()")).scalar_one()
-    return theirs.astimezone(UTC)
 
 
 def _beyond(difference: timedelta) -> float:

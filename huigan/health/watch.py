@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from huigan.health import facts
 from huigan.health.conditions import FORSAKEN, Condition, judge, step
 from huigan.serving.client import Ollama
-from storage import alerts, outbox
+from storage import alerts, clocks, outbox
 from storage.db import Database, Session
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def look(db: Database, client: Ollama | None, home: Path, at: datetime, *, backu
 
 def tell(session: Session, seen: Mapping[str, Condition | None], at: datetime) -> None:
     """In one transaction: what was seen, what is kept of it, and the notices."""
-    taken, looked_at = alerts.take(session, seen), facts.clock_of(session, at)
+    taken, looked_at = alerts.take(session, seen), clocks.shared(session, at)
     alerts.mark_looked(session, taken, looked_at)
     for key, condition in sorted(seen.items()):
         kept = taken.get(key)
@@ -58,5 +58,5 @@ def tell(session: Session, seen: Mapping[str, Condition | None], at: datetime) -
 
 def forget(session: Session, at: datetime) -> None:
     """What nobody looks at any more is not told as mended: nobody knows. A machine that comes back begins anew."""
-    for key in alerts.forget(session, FORSAKEN, facts.clock_of(session, at)):
+    for key in alerts.forget(session, FORSAKEN, clocks.shared(session, at)):
         logger.warning("nobody looks at %s any more", key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -10,8 +10,9 @@ from huigan.operate import workers
 from storage import clocks, gpu, leases, runs, showings, turns, updates
 from storage.db import Database, Session
 from storage.records import Run, RunState
-from tests.storage.noun_world import AT, conversation, message
+from tests.storage.noun_world import conversation, message
 
+AT = datetime(2100, 1, 1, tzinfo=UTC)  # past any database's own clock
 LOST = timedelta(seconds=60)
 # By how far the clock was ahead that wrote, and whether what it wrote is believed.
 CLOCKS = [
@@ -70,3 +71,13 @@ def test_what_a_dead_bot_left_is_taken_over(db: Database, ahead: timedelta, is_b
     assert [each.turn_id for each in db.read(showings.unfinished, "telegram", "here", AT - LOST, AT)] == lost
     assert db.write(showings.claim, turn, "here", AT - LOST, AT) == (not is_believed)
     assert [each.update_id for each in db.write(updates.adopt, "here", AT - LOST, AT)] == [1, 2] * (not is_believed)
+
+
+@pytest.mark.parametrize("db", [pytest.param("postgres", marks=pytest.mark.postgres)], indirect=True)
+def test_who_looks_with_a_clock_that_is_behind_takes_nobody_for_dead(db: Database) -> None:
+    now = datetime.now(UTC)
+    behind = now - timedelta(days=365)
+    db.write(training, now)
+    db.write(leases.take, "notices", "there", LOST, now)
+    assert db.write(runs.reap, behind - LOST, behind) == []
+    assert not db.write(leases.take, "notices", "here", LOST, behind)
