@@ -2,8 +2,8 @@
 
 Of a data set the rows go and those of others stay. Of a run that was trained on it everything goes that could tell
 them: checkpoints, adapters, the importance matrix, the samples in scorecard and report; figures and curves stay. The
-file that is served stays until its release is withdrawn. A clearing that is killed is done over, and only what was
-cleared to its end is said to be.
+file that is served stays until its release is withdrawn, one that led to no release goes. A clearing that is killed is
+done over, and only what was cleared to its end is said to be.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from storage import audit, dataset_copies, dataset_people, datasets, holdings, runs
+from storage import audit, dataset_copies, dataset_people, datasets, holdings, releases, runs
 from storage.db import Database, Session
 from storage.records import DatasetCopy, Run, RunState
 from trainer import disk, report
@@ -71,7 +71,7 @@ def clear_copy(db: Database, home: Path, copy: DatasetCopy, at: datetime) -> boo
         with alone_in(folder.parent, run):
             strip(folder, gone.keys(), at)
             if run is not None:
-                unlearn(folder.parent, run)
+                unlearn(folder.parent, run, is_released=run.id in db.read(releases.runs_that_made_one))
     db.write(note, copy, gone, max(gone.values()), at)
     return True
 
@@ -143,13 +143,13 @@ def strip_table(path: Path, gone: Collection[str]) -> int:
     return rows
 
 
-def unlearn(folder: Path, run: Run) -> None:
-    """What a run left that could tell what it was taught, but the file that is served."""
+def unlearn(folder: Path, run: Run, *, is_released: bool) -> None:
+    """What a run left that could tell what it was taught, but the file of a release, which may be served."""
     for stage in folder.glob("train/*"):
         for each in stage.iterdir() if stage.is_dir() else ():
             if each.name not in FIGURES:
                 remove(each)
-    for name in LEARNT[1:]:
+    for name in LEARNT[1:] if is_released else LEARNT:
         remove(folder / name)
     card = loaded(folder / "score.json")
     if card.get("samples"):

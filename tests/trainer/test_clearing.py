@@ -114,6 +114,7 @@ def test_who_forgets_is_in_no_file_any_more_and_the_others_stay(trained: Trained
     assert not list(trained.folder.glob("train/*/adapter"))
     assert not list(trained.folder.glob("train/*/checkpoints"))
     assert not (trained.folder / "importance.gguf").exists()
+    assert not (trained.folder / "candidate.gguf").exists(), "the run led to no release"
     assert (trained.folder / "train/sft/curves.jsonl").is_file()
     assert (trained.folder / "report.html").is_file()
 
