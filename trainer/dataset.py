@@ -266,6 +266,7 @@ def lineage(selection: Selection) -> Iterator[Lineage]:
 
 
 def write(folder: Path, selection: Selection, controls: Sequence[Control], described: dict[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     clear(folder)
     (folder / "manifest.json").write_text(json.dumps(described, ensure_ascii=False, indent=1, sort_keys=True))
     (folder / "controls.json").write_text(json.dumps([asdict(each) for each in controls], ensure_ascii=False, indent=1))

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from benchmarks import gate
+from storage.recipe import Gate
 from trainer.measures import script
 
 PROMPTS = {"zh": [{"role": "user", "content": "几点开门？"}], "en": [{"role": "user", "content": "When do you open?"}]}
@@ -60,9 +61,11 @@ def test_twelve_runs_are_harmful_and_twelve_good() -> None:
 
 
 def test_it_is_told_which_were_mistaken() -> None:
+    learnt = {"questions": 10, "live": 0.0, "candidate": 0.9, "live_chrf": 0.0, "candidate_chrf": 0.9}
+    passes = {"recall": learnt | {"low": 0.6, "high": 1.0, "conversations": 10}}
     found = [
-        {"trial": "a", "is_good": False, "passed": False},
-        {"trial": "b", "is_good": False, "passed": True},
-        {"trial": "c", "is_good": True, "passed": True},
+        {"trial": "a", "is_good": False, "scorecard": {}},  # nothing was learnt
+        {"trial": "b", "is_good": False, "scorecard": passes},
+        {"trial": "c", "is_good": True, "scorecard": passes},
     ]
-    assert gate.summary(found) == ["harmful: 1 of 2 rejected; not b", "good: 1 of 1 passed"]
+    assert gate.summary(found, Gate()) == ["harmful: 1 of 2 rejected; not b", "good: 1 of 1 passed"]

@@ -135,8 +135,6 @@ def test_a_run_is_watched_in_one_message_from_its_queue_to_its_verdict_across_a_
 
     here.says(f"/run {run.id}")
     photo(here, f"第 {run.id} 次训练")
-    here.says("/cancel")
-    here.said(f"已请第 {run.id} 次训练停下")
     release = proposed(here, run)
     here.wait(lambda: "记住了 90%" in card.text, about="the verdict")
     here.said(f"/promote {release.id} 上线")  # the notice names the release
@@ -149,6 +147,11 @@ def test_a_run_is_watched_in_one_message_from_its_queue_to_its_verdict_across_a_
     here.said("用法：/run")
     here.says("/cancel")
     here.said("现在没有这样的训练")
+    here.says("/retrain")
+    here.wait(lambda: here.rows("run", state="QUEUED"))
+    another = trainer_claims(here)
+    here.says("/cancel")
+    here.said(f"已请第 {another.id} 次训练停下")
 
 
 def test_a_dry_run_ends_with_counts_and_is_told_where_it_was_asked(here: World) -> None:
