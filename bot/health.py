@@ -19,7 +19,7 @@ from huigan.serving import library
 from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from huigan.texts import text, told
-from storage import alerts, deployments, outbox, turns
+from storage import alerts, clocks, deployments, outbox, turns
 from storage.db import Database, Session
 
 LOOK_LATE = timedelta(minutes=2)  # schedules looks every half minute
@@ -83,7 +83,7 @@ def _rest(session: Session, locale: str, at: datetime) -> Iterator[str]:
     else:
         yield _line(locale, alive, "health.trainer" if alive else "health.lost_trainer", seen=time_of(seen[1]))
     looked_at = timetable.looked_at(session)
-    is_looking = looked_at is not None and at - looked_at < LOOK_LATE
+    is_looking = looked_at is not None and clocks.is_recent(session, looked_at, at, LOOK_LATE)
     if looked_at is None:
         yield _line(locale, False, "health.no_schedules")
     else:

@@ -166,7 +166,7 @@ def judged(session: Session, plan: Plan, recipe: Recipe, at: datetime) -> tuple[
     usual = policy.decide(known, read.bars, read.next_firing, read.quiet_until)
     by_night = read.next_firing or cron.firings(rebuild.NIGHTLY, timetable.zone_named(found["zone"]))
     asked_at = withdrawals.rebuild_asked_at(session, recipe.lane)
-    turned_down = withdrawals.rebuilt_in_vain(session, recipe.lane, asked_at) if asked_at else None
+    turned_down = withdrawals.rebuilt_in_vain(session, recipe, asked_at) if asked_at else None
     can_start = partial(policy.can_start, known, read.bars, read.quiet_until)
     return rebuild.decide(usual, known, asked_at, by_night, turned_down, can_start), words
 

@@ -23,8 +23,18 @@ def is_ahead(then: datetime, at: datetime) -> bool:
 
 
 def is_fresh(then: datetime, at: datetime, within: timedelta) -> bool:
-    """Written less than `within` before, and by a clock that can be believed."""
+    """Written less than `within` before, and by a clock that can be believed; so can that of who looks."""
     return at - then < within and not is_ahead(then, at)
+
+
+def is_recent(session: Session, then: datetime, at: datetime, within: timedelta) -> bool:
+    """As `is_fresh`, whatever the clock of who looks."""
+    return at - then < within and (not is_ahead(then, at) or then <= latest(session, at))
+
+
+def is_right(session: Session, at: datetime) -> bool:
+    """Whether the clock of who looks can be believed: its machine may judge what others wrote."""
+    return abs(shared(session, at) - at) <= AHEAD
 
 
 def shared(session: Session, at: datetime) -> datetime:

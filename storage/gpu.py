@@ -6,7 +6,7 @@ card back without a word. What answers do meanwhile is the run's recipe's to say
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, get_args
@@ -20,6 +20,7 @@ CHOICES: tuple[str, ...] = get_args(WhileTraining)
 
 SETTING = "while_training"
 NOTE = "gpu"  # in a run's progress
+OWED = "gpu_owed"  # in a run's progress, over its attempts: what left the card for it has not been called back
 LEFT = "left_seconds"  # in a run's progress: until training has ended, and until the run has
 BELIEVED = timedelta(seconds=60)  # without a beat; a supervisor beats every few seconds
 CPU_ALONE: Mapping[str, Any] = {"num_gpu": 0}  # Ollama's option for: no layer on the card
@@ -42,12 +43,8 @@ def held(session: Session, at: datetime) -> Held | None:
     """None where no run has it, or answers share it with the run."""
     running = runs.newest(session, states=frozenset({RunState.RUNNING}))
     setting = settings.get(session, SETTING) if running else None
-    return decide(running, setting.value if setting else None, at)
-
-
-def decide(running: Sequence[Run], chosen: object, at: datetime) -> Held | None:
-    """Of several that have the card, the one that keeps it longest."""
-    found = [each for run in running if (each := _held(run, chosen, at)) is not None]
+    found = [each for run in running if (each := _held(session, run, setting.value if setting else None, at))]
+    # Of several that have it, the one that keeps it longest.
     return max(found, key=lambda each: float("inf") if each.seconds_left is None else each.seconds_left, default=None)
 
 
@@ -57,8 +54,8 @@ def way(recipe: Mapping[str, Any], chosen: object) -> WhileTraining:
     return next((each for each in get_args(WhileTraining) if each == wanted), "share")
 
 
-def _held(run: Run, chosen: object, at: datetime) -> Held | None:
-    if not run.progress.get(NOTE) or run.beat_at is None or not clocks.is_fresh(run.beat_at, at, BELIEVED):
+def _held(session: Session, run: Run, chosen: object, at: datetime) -> Held | None:
+    if not run.progress.get(NOTE) or run.beat_at is None or not clocks.is_recent(session, run.beat_at, at, BELIEVED):
         return None
     kept = way(run.recipe, chosen)
     return None if kept == "share" else Held(run.id, kept, seconds_left(run, "train", at))
@@ -75,14 +72,11 @@ def seconds_left(run: Run, until: Literal["train", "run"], at: datetime) -> floa
 
 
 def left(session: Session, looked_at: int = 20) -> list[Run]:
-    """Of the newest runs those that said that they have it and run no more: their process gave nothing back."""
-    return [
-        each
-        for each in runs.newest(session, looked_at)
-        if each.state is not RunState.RUNNING and each.progress.get(NOTE)
-    ]
+    """Of the newest runs those that run no more and gave nothing back."""
+    ended = (each for each in runs.newest(session, looked_at) if each.state is not RunState.RUNNING)
+    return [each for each in ended if each.progress.get(OWED)]
 
 
 def mark_given_back(session: Session, run: Run) -> None:
     """Where it does not run again meanwhile."""
-    runs.tell_later(session, run.id, {**run.progress, NOTE: False})
+    runs.tell_later(session, run.id, {**run.progress, NOTE: False, OWED: False})

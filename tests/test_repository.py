@@ -20,7 +20,7 @@ from huigan.settings import Settings
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("bot", "trainer", "storage", "schedules", "huigan")
 COMPOSE_ONLY = {
-    *("POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
+    *("MACHINE_NAME", "POSTGRES_PASSWORD", "TZ", "OLLAMA_PORT", "OLLAMA_NUM_PARALLEL", "OLLAMA_MAX_LOADED_MODELS"),
     *("HUIGAN_HEALTH_HOST", "PIP_INDEX_URL", "TORCH_INDEX_URL", "COMPOSE_FILE", "COMPOSE_PROFILES"),
 }
 

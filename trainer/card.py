@@ -64,10 +64,13 @@ def taken(work: Work, *, on_card: bool, needed_bytes: int = 0) -> Iterator[None]
             gone = frozenset()
         yield
     finally:
-        work.hold(False)
-        if terms.way == "cpu":
-            call_back(work)
+        try:
+            work.hold(False)  # which may hear that the run is to end
+        finally:
+            if terms.way == "cpu":
+                call_back(work)
     give_back(work, gone)
+    work.note(gpu.OWED, {})
 
 
 def terms_of(session: Session, work: Work) -> Terms:

@@ -103,6 +103,8 @@ class Teller:
         """Say at once who has the graphics card; that it is taken must be known before it is. Raises what a word does,
         and OperationalError where that cannot be said."""
         self.notes[gpu.NOTE] = held
+        if held:
+            self.notes[gpu.OWED] = True
         try:
             self._write(self.stage or "train", {"what": "", "done": 0, "total": 0})
         except OperationalError:

@@ -20,10 +20,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from huigan import disk
 from storage import audit, dataset_copies, dataset_people, datasets, holdings, releases, runs
 from storage.db import Database, Session
 from storage.records import DatasetCopy, Run, RunState
-from trainer import disk, report
+from trainer import report
 from trainer.feedback import SPLITS, TASKS
 from trainer.stages import folder_of, numbers_in
 
@@ -68,7 +69,7 @@ def clear_copy(db: Database, home: Path, copy: DatasetCopy, at: datetime) -> boo
     if not gone:
         return False
     if folder.is_dir():
-        with alone_in(folder.parent, run):
+        with alone_in(folder if run is None else folder.parent, run):
             strip(folder, gone.keys(), at)
             if run is not None:
                 unlearn(folder.parent, run, is_released=run.id in db.read(releases.runs_that_made_one))
@@ -94,18 +95,19 @@ def note(session: Session, copy: DatasetCopy, gone: dict[str, datetime], up_to: 
 
 @contextmanager
 def alone_in(folder: Path, run: Run | None) -> Iterator[None]:
-    """Raises Busy. A data set without a run is nobody's work."""
-    if run is None:
-        yield
-        return
-    if run.state in ACTIVE:
+    """Raises Busy. A run's folder has a lock in it; a data set's without a run is locked itself, as whoever writes it
+    does (trainer.dataset)."""
+    if run is not None and run.state in ACTIVE:
         raise Busy
-    with (folder / "lock").open("w") as lock:
+    lock = os.open(folder, os.O_RDONLY) if run is None else os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o644)
+    try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Busy from error
         yield
+    finally:
+        os.close(lock)
 
 
 def strip(folder: Path, gone: Collection[str], at: datetime) -> None:

@@ -8,9 +8,12 @@ This module does not know what the examples are for: neither weights nor trainin
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import product
@@ -74,6 +77,24 @@ def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, disk: str
     """
     refuse_others(folder)
     mixed_in = replay.read(recipe.data.replays, recipe.system.text)
+    with locked(folder):
+        return _settled(db, recipe, mixed_in, folder, at, disk, run_id)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """What somebody takes back meanwhile is cleared once all is written: before, nothing of theirs would be found."""
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _settled(
+    db: Database, recipe: Recipe, mixed_in: replay.Replay, folder: Path, at: datetime, disk: str, run_id: int | None
+) -> Built:
     share, near = recipe.data.replay_share, recipe.data.near_duplicate
     for _ in range(TRIES):
         watermarks, feedback = db.read(gather, recipe)
@@ -94,7 +115,7 @@ def build(db: Database, recipe: Recipe, folder: Path, at: datetime, *, disk: str
         if registered is None:
             continue
         write(folder, selection, mixed_in.controls, manifest(selection, recipe, stages, watermarks))
-        # A run's is cleared once the run has ended; without one, that may have been looked for before it was written.
+        # A run's is cleared once the run has ended; one without may lie where nobody clears.
         if run_id is not None or db.write(hold, selection):
             return Built(registered.id, folder, selection.sha256, stages, dict(selection.counts))
     clear(folder)

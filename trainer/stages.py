@@ -18,12 +18,13 @@ from typing import Any, Literal
 
 from sqlalchemy.exc import OperationalError
 
+from huigan import disk
 from huigan.serving.client import Ollama
 from storage import audit, deployments, holdings, run_points, runs
 from storage.db import Database, Session
 from storage.recipe import Recipe, Stage
 from storage.records import Live, Run
-from trainer import continuing, dataset, disk, estimates, machine, preflight, seals, suite, weighing
+from trainer import continuing, dataset, estimates, machine, preflight, seals, suite, weighing
 from trainer.dataset import Built
 from trainer.scorecard import Scorecard
 

@@ -13,12 +13,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from huigan import disk
 from huigan.operate import keeping, library
 from huigan.operate.keeping import Limits, Plan, Thing
 from storage import artefacts, audit, dataset_copies, dataset_people, datasets, releases, runs
 from storage.db import Database, Session
 from storage.records import Run
-from trainer import clearing, disk, seals
+from trainer import clearing, seals
 from trainer.clearing import ACTIVE, FIGURES, LEARNT, Busy, alone_in, remove
 from trainer.stages import folder_of, numbers_in
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from huigan import disk
 from huigan.commands.frame import USAGE, AsJson, RecipeName, give_up, now, opened, recipe_for
 from huigan.shown import show_one
 from storage import deployments
@@ -21,7 +22,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Write the data set that a run would train on now, without training; say what training on it would need."""
-    from trainer import dataset, disk, estimates
+    from trainer import dataset, estimates
     from trainer.replay import BadReplay
 
     with opened() as (chosen, db):

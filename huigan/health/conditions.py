@@ -54,6 +54,7 @@ class Facts:
 
     at: datetime
     machine: Machine = Machine("", "")  # whose clock it is, and whose way to Ollama
+    is_clock_right: bool = True
     disk: Disk | None = None
     is_ollama_well: bool | None = None
     trainer: tuple[str, datetime] | None = None  # which was heard of last, and when; None: none, or it left in order
@@ -79,7 +80,20 @@ class Condition:
 
 
 def judge(facts: Facts) -> dict[str, Condition | None]:
-    """By key, all that was looked at: what is wrong with it, or None."""
+    """By key, all that was looked at: what is wrong with it, or None. Whose clock is far off judges what is its own
+    machine's alone: to it all that others wrote is late, or still to come."""
+    judged = _of_all(facts) if facts.is_clock_right else {}
+    judged |= _of_machine("clock_off", _clock(facts), facts.machine)
+    if facts.is_ollama_well is not None:
+        judged |= _of_machine("ollama_away", None if facts.is_ollama_well else {}, facts.machine)
+    if facts.disk is not None:
+        key = f"disk_low:{facts.disk.name}"
+        judged[key] = Condition(key, "disk_low", _gigabytes(facts.disk)) if is_low(facts.disk.free_bytes) else None
+    return judged
+
+
+def _of_all(facts: Facts) -> dict[str, Condition | None]:
+    """What any machine sees alike."""
     found = {
         "trainer_lost": _trainer(facts),
         "schedules_lost": _schedules(facts),
@@ -88,14 +102,7 @@ def judge(facts: Facts) -> dict[str, Condition | None]:
         "notices_late": _late({"notices": facts.unsent}, facts.oldest_unsent_at, NOTICES_LATE, facts.at),
         "backup_failed": {} if _has_no_backup(facts) else None,
     }
-    judged = {key: None if params is None else Condition(key, key, params) for key, params in found.items()}
-    judged |= _of_machine("clock_off", _clock(facts), facts.machine)
-    if facts.is_ollama_well is not None:
-        judged |= _of_machine("ollama_away", None if facts.is_ollama_well else {}, facts.machine)
-    if facts.disk is not None:
-        key = f"disk_low:{facts.disk.name}"
-        judged[key] = Condition(key, "disk_low", _gigabytes(facts.disk)) if is_low(facts.disk.free_bytes) else None
-    return judged
+    return {key: None if params is None else Condition(key, key, params) for key, params in found.items()}
 
 
 def _of_machine(code: str, params: dict[str, Any] | None, machine: Machine) -> dict[str, Condition | None]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from huigan import disk as disks
 from huigan.health.conditions import Disk, Facts, Machine
 from huigan.operate import backups, broadcasts, timetable, workers
 from huigan.serving import library
@@ -18,7 +19,6 @@ from storage.db import Database, Session
 from storage.records import RunState
 
 LOOKED_AT_RUNS = 20
-BOOT = Path("/proc/sys/kernel/random/boot_id")
 # What reads a clock may wait for its connection a little.
 CLOCKS_DIFFER = timedelta(seconds=5)
 
@@ -27,7 +27,7 @@ def gather(db: Database, client: Ollama | None, home: Path, at: datetime, *, bac
     """Raises what the database raises."""
     known = db.read(_known, at)
     is_well = None if client is None else is_ollama_well(client)
-    return Facts(at, machine(), disk(home), is_well, backups_kept=backups_kept, **known)
+    return Facts(at, machine(home), disk=disk(home), is_ollama_well=is_well, backups_kept=backups_kept, **known)
 
 
 def is_ollama_well(client: Ollama) -> bool:
@@ -38,12 +38,12 @@ def is_ollama_well(client: Ollama) -> bool:
     return True
 
 
-def machine() -> Machine:
-    """By what its kernel started as, where that can be read: each of its containers has a host name of its own."""
+def machine(home: Path) -> Machine:
+    """By what its processes share and keep over restarts: the folder, for each container has a host name of its own."""
     host = socket.gethostname()
     try:
-        name = BOOT.read_text().strip()
-    except OSError:
+        name = disks.name_of(home)
+    except OSError:  # the disk may be full, or be read only
         name = host
     return Machine(name[:40], host)
 
@@ -60,8 +60,9 @@ def disk(folder: Path) -> Disk:
 def _known(session: Session, at: datetime) -> dict[str, Any]:
     last, looked_at, trainer = backups.last(session), timetable.looked_at(session), workers.seen(session)
     return {
+        "is_clock_right": clocks.is_right(session, at),
         "trainer": trainer,
-        "is_trainer_alive": workers.lives(trainer, at),
+        "is_trainer_alive": workers.is_alive(session, at),
         "schedules_looked_at": looked_at,
         "failed_runs": _failed_in_a_row(session),
         "waiting": turns.count_unclosed(session),

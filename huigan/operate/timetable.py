@@ -5,8 +5,9 @@ Whether a run is due is decided in schedules.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 
 from huigan.operate import cron, quiet, settable
 from huigan.operate.refusals import Refusal
@@ -16,7 +17,9 @@ from storage.records import Setting
 
 CRON_KEY, MIN_RATINGS_KEY = "schedule", "min_ratings"
 LOOKED_KEY = "schedules_looked"
-IN_FORCE_KEY = "schedule_in_force"  # the cron and the zone that schedules went by last
+IN_FORCE_KEY = "schedule_in_force"  # the crons and zones that schedules go by, and since when
+# Two that are told differently go on beside each other; what nobody has gone by for so long is no longer in force.
+REMEMBERED, SEEN_AGAIN = timedelta(hours=1), timedelta(minutes=10)
 MOST_RATINGS = settable.MOST_RATINGS
 
 
@@ -51,21 +54,37 @@ def looked_at(session: Session) -> datetime | None:
 def in_force_since(session: Session, words: Mapping[str, str], at: datetime) -> datetime:
     """Since when `schedule` and `zone` say this, whoever said it: of what is new to schedules, when an admin set it, or
     now, where it is the environment's word or the machine's."""
-    kept = settings.get(session, IN_FORCE_KEY)
-    known = kept.value if kept else {}
-    new = [name for name, word in words.items() if known.get(name) != word]
-    if kept is not None and not new:
-        return kept.set_at
-    rows = settings.many(session, new)
-    is_admins = {name: name in rows and rows[name].value == words[name] for name in new}
-    return min(at, max(rows[name].set_at if is_admins[name] else at for name in new))
+    known = _in_force(session)
+    rows = settings.many(session, words)
+    dates = {name: rows[name].set_at for name, word in words.items() if name in rows and rows[name].value == word}
+    if (own := known.get(_named(words))) is not None:
+        return min(at, max([datetime.fromisoformat(own["since"]), *dates.values()]))
+    new = [name for name, word in words.items() if all(json.loads(each).get(name) != word for each in known)]
+    return min(at, max((dates.get(name, at) for name in new), default=at))
 
 
 def put_in_force(session: Session, words: Mapping[str, str], at: datetime) -> None:
-    """Remember since when."""
+    """Remember since when. After `mark_looked`: of two schedulers one reads and writes at a time."""
+    known, since = _in_force(session), in_force_since(session, words, at).isoformat()
+    own = known.get(_named(words))
+    if own is not None and own["since"] == since and _is_seen(own, at, SEEN_AGAIN):
+        return
+    others = {name: each for name, each in known.items() if _is_seen(each, at, REMEMBERED)}
+    settings.put(session, IN_FORCE_KEY, {**others, _named(words): {"since": since, "seen": at.isoformat()}}, None, at)
+
+
+def _in_force(session: Session) -> dict[str, dict[str, str]]:
+    """By what they say: since when, and when one went by it last."""
     kept = settings.get(session, IN_FORCE_KEY)
-    if kept is None or kept.value != words:
-        settings.put(session, IN_FORCE_KEY, dict(words), None, in_force_since(session, words, at))
+    return dict(kept.value) if kept else {}
+
+
+def _named(words: Mapping[str, str]) -> str:
+    return json.dumps(dict(words), sort_keys=True)
+
+
+def _is_seen(entry: Mapping[str, str], at: datetime, within: timedelta) -> bool:
+    return abs(at - datetime.fromisoformat(entry["seen"])) < within
 
 
 def quiet_until(session: Session, at: datetime) -> datetime | None:

@@ -4,6 +4,7 @@ answers. Until then the live one goes on, for there is nothing else to answer wi
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import datetime
 
 from huigan.operate import feedback
@@ -12,7 +13,8 @@ from huigan.serving.client import Ollama
 from huigan.serving.errors import ServingError
 from storage import artefacts, audit, deployments, holdings, outbox, releases, runs
 from storage.db import Database, Session
-from storage.records import Holding, Live, Release, RunState
+from storage.recipe import BadRecipe, Recipe
+from storage.records import Holding, Live, Release, Run, RunState
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +47,26 @@ def rebuild_asked_at(session: Session, lane: str) -> datetime | None:
     return None if is_made else asked_at
 
 
-def rebuilt_in_vain(session: Session, lane: str, asked_at: datetime) -> int | None:
-    """The run that made it anew since `asked_at`, of the data that another would have now, and was turned down. None if
-    there is none, if somebody took back what that one learnt, too, or rated since it was queued."""
-    turned_down = runs.newest(session, 1, lane=lane, dataset_only=False, states=frozenset({RunState.REJECTED}))
+def rebuilt_in_vain(session: Session, recipe: Recipe, asked_at: datetime) -> int | None:
+    """The run that made it anew since `asked_at`, as another would now, and was turned down. None if there is none, or
+    if since it was queued somebody took back what that one learnt, too, or rated, or chose another recipe, or another
+    release answers, which the next would be compared with."""
+    turned_down = runs.newest(session, 1, lane=recipe.lane, dataset_only=False, states=frozenset({RunState.REJECTED}))
     if not turned_down or turned_down[0].queued_at <= asked_at:
         return None
-    run = turned_down[0]
+    run, live = turned_down[0], deployments.live(session)
+    if live is None or live.deployment.since_at > run.queued_at or not _is_by(run, recipe):
+        return None
     is_same = holdings.of_run(session, run.id) is None and not feedback.ratings_since(session, run.queued_at)
     return run.id if is_same else None
+
+
+def _is_by(run: Run, recipe: Recipe) -> bool:
+    """What becomes of a release is not what it is."""
+    try:
+        return replace(Recipe.from_dict(run.recipe), approval=recipe.approval) == recipe
+    except BadRecipe:  # an older version's
+        return False
 
 
 def withdraw(db: Database, client: Ollama, at: datetime) -> list[Release]:

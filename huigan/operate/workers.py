@@ -33,9 +33,5 @@ def seen(session: Session) -> tuple[str, datetime] | None:
 
 
 def is_alive(session: Session, at: datetime) -> bool:
-    return lives(seen(session), at)
-
-
-def lives(last: tuple[str, datetime] | None, at: datetime) -> bool:
-    """Of what was `seen`."""
-    return last is not None and clocks.is_fresh(last[1], at, ALIVE_WITHIN)
+    last = seen(session)
+    return last is not None and clocks.is_recent(session, last[1], at, ALIVE_WITHIN)

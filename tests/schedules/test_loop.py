@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -384,6 +385,15 @@ def test_what_somebody_took_back_is_made_anew_by_night_though_nothing_new_was_ra
     assert not loop.consider(db, plan, night + timedelta(minutes=1)).enqueue
 
 
+def rebuilt_and_refused(db: Database, plan: loop.Plan, at: datetime) -> Run:
+    """A run is queued, to make a release anew, and the gate turns it down."""
+    assert loop.consider(db, plan, at).why == "rebuild"
+    run = db.write(runs.claim, "gpu", at)
+    assert run is not None
+    db.write(releases_of_runs.turn_down, run.id, run.attempt, ARTEFACT, at)
+    return run
+
+
 def test_one_that_was_made_anew_and_turned_down_is_not_made_again_of_the_same(db: Database) -> None:
     """One that failed or was cancelled is tried the night after; a new rating is reason enough for another."""
     plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
@@ -393,10 +403,7 @@ def test_one_that_was_made_anew_and_turned_down_is_not_made_again_of_the_same(db
     failed = db.write(runs.claim, "gpu", night)
     assert failed is not None
     db.write(runs.move, failed.id, failed.attempt, RunState.RUNNING, RunState.FAILED, night)
-    assert loop.consider(db, plan, night + day).why == "rebuild"
-    refused = db.write(runs.claim, "gpu", night + day)
-    assert refused is not None
-    db.write(releases_of_runs.turn_down, refused.id, refused.attempt, ARTEFACT, night + day)
+    refused = rebuilt_and_refused(db, plan, night + day)
     assert not loop.consider(db, plan, night + 9 * day).enqueue
     kept = db.read(settings.get, loop.DECISION_KEY)
     assert kept is not None
@@ -412,10 +419,29 @@ def test_one_that_was_turned_down_and_holds_what_was_taken_back_since_is_made_ag
     plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
     look_first(db, plan, AT - day)
     db.write(holdings.mark, [published(db).id], AT + timedelta(hours=1))
-    assert loop.consider(db, plan, night).why == "rebuild"
-    refused = db.write(runs.claim, "gpu", night)
-    assert refused is not None
-    db.write(releases_of_runs.turn_down, refused.id, refused.attempt, ARTEFACT, night)
+    refused = rebuilt_and_refused(db, plan, night)
     assert not loop.consider(db, plan, night + day).enqueue
     db.write(holdings.mark, [refused.id], night + day)
     assert loop.consider(db, plan, night + day + timedelta(minutes=1)).why == "rebuild"
+
+
+def test_one_that_was_turned_down_is_made_again_by_another_recipe(db: Database) -> None:
+    plan, night, day = loop.Plan(lambda: RECIPE, zone=UTC), AT + timedelta(hours=15), timedelta(days=1)
+    look_first(db, plan, AT - day)
+    db.write(holdings.mark, [published(db).id], AT + timedelta(hours=1))
+    rebuilt_and_refused(db, plan, night)
+    by_hand = loop.Plan(lambda: replace(RECIPE, approval="auto"), zone=UTC)
+    assert not loop.consider(db, by_hand, night + day).enqueue, "it would be the same"
+    other = loop.Plan(lambda: replace(RECIPE, seed=2), zone=UTC)
+    assert loop.consider(db, other, night + day).why == "rebuild"
+
+
+def test_two_that_are_told_different_hours_keep_each_its_own(db: Database) -> None:
+    """Beside each other on one database: neither takes the other's word for a change of its own."""
+    early, late = loop.Plan(lambda: RECIPE, "0 14 * * *", zone=UTC), loop.Plan(lambda: RECIPE, "0 15 * * *", zone=UTC)
+    db.write(add_base, AT)
+    db.write(rate, 4, AT)
+    for minute in range(120):
+        for plan in (late, early):
+            assert not loop.consider(db, plan, AT + timedelta(minutes=minute)).enqueue
+    assert loop.consider(db, early, AT + timedelta(hours=2)).why == "schedule"

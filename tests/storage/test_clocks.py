@@ -81,3 +81,8 @@ def test_who_looks_with_a_clock_that_is_behind_takes_nobody_for_dead(db: Databas
     db.write(leases.take, "notices", "there", LOST, now)
     assert db.write(runs.reap, behind - LOST, behind) == []
     assert not db.write(leases.take, "notices", "here", LOST, behind)
+    db.write(workers.mark_seen, "gpu", now)
+    assert db.read(workers.is_alive, behind)
+    assert db.read(gpu.held, behind) is not None
+    assert not db.read(clocks.is_right, behind)
+    assert db.read(clocks.is_right, now)

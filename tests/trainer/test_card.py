@@ -16,7 +16,7 @@ from huigan.serving.errors import ServingError
 from storage import artefacts, deployments, gpu, releases, runs, settings
 from storage.db import Database, Session
 from storage.recipe import Recipe
-from storage.records import Run
+from storage.records import Run, RunState
 from tests.fakes.ollama import FakeOllama
 from trainer import card, child
 from trainer.machine import Card
@@ -226,6 +226,30 @@ def test_a_run_that_was_killed_while_it_had_the_card_leaves_it_to_answers_all_th
     card.give_back_late(sqlite_db, work.client, child.now())
     assert library.on_card(work.client) == [TAG]
     assert sqlite_db.read(gpu.left) == []
+
+
+def test_a_run_that_is_cancelled_while_it_has_the_card_calls_answers_back(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    work = working(sqlite_db, fake, tmp_path)
+    with pytest.raises(child.Cancelled), card.taken(work, on_card=True):
+        library.warm(work.client, TAG, options=gpu.CPU_ALONE)  # an answer, meanwhile
+        sqlite_db.write(runs.ask_cancel, work.run.id, child.now())
+    assert fake.loaded == {}, "else it would stay on the CPU"
+
+
+def test_what_an_attempt_did_not_give_back_is_known_after_the_next(
+    sqlite_db: Database, fake: FakeOllama, tmp_path: Path
+) -> None:
+    work = working(sqlite_db, fake, tmp_path)
+    work.hold(True)
+    sqlite_db.write(runs.release_worker, the_run(work), child.now())  # killed
+    again = sqlite_db.write(runs.claim, "w", child.now())
+    assert again is not None
+    tell = child.Teller(sqlite_db, again, child.Bars(None, None))
+    tell("dataset", "", 0, 0)  # it fails before it takes the card
+    sqlite_db.write(runs.move, again.id, again.attempt, RunState.RUNNING, RunState.FAILED, child.now())
+    assert [each.id for each in sqlite_db.read(gpu.left)] == [again.id]
 
 
 def test_where_nobody_can_measure_the_card_nothing_is_waited_for(

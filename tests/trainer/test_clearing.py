@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, select
 
+from huigan import disk
 from huigan.turns import withdrawal
 from huigan.turns.erasure import Forgotten, forget
 from storage import (
@@ -30,7 +31,7 @@ from storage.db import Database, Session
 from storage.recipe import Recipe
 from storage.records import Run, RunState, Thumb, User
 from tests.trainer.community import AT, Community
-from trainer import clearing, dataset, disk
+from trainer import clearing, dataset
 from trainer.feedback import SPLITS, TASKS
 from trainer.stages import folder_of
 
@@ -260,6 +261,20 @@ def test_what_a_kill_left_of_a_data_set_that_was_being_written_is_cleared(traine
     assert ANNS not in words_in(folder)
     assert BOBS in words_in(folder)
     assert not half.exists()
+
+
+def test_a_data_set_without_a_run_is_cleared_once_it_is_written(trained: Trained, tmp_path: Path) -> None:
+    db, folder = trained.db, tmp_path / "by hand"
+    built = dataset.build(db, RECIPE, folder, LATER, disk=disk.name_of(trained.home))
+    db.write(forget, trained.ann.id, LATER)
+    with dataset.locked(folder):  # somebody writes it anew
+        trained.clear()
+        assert ANNS in words_in(folder)
+        left = db.read(dataset_copies.to_clear)
+    assert [each.dataset_id for each in left] == [built.dataset_id]
+    trained.clear()
+    assert ANNS not in words_in(folder)
+    assert BOBS in words_in(folder)
 
 
 def another(trained: Trained) -> Run:

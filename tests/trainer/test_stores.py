@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from huigan import disk
 from huigan.operate import releases
 from huigan.operate.keeping import Limits, Plan
 from huigan.turns import withdrawal
@@ -17,7 +18,7 @@ from storage import audit, dataset_copies, dataset_people, datasets, deployments
 from storage.db import Database, Session
 from storage.records import Run, RunState
 from tests.trainer.community import AT, Community
-from trainer import disk, stores
+from trainer import stores
 from trainer.stages import folder_of
 
 NOW = datetime.now(UTC)

@@ -109,6 +109,12 @@ def test_what_two_machines_see_differently_has_a_key_of_each() -> None:
     assert set(ours) - set(theirs) == {"clock_off:1", "ollama_away:1"}
 
 
+def test_whose_clock_is_far_off_judges_its_own_machine_alone() -> None:
+    wrong = judge(replace(WELL, is_clock_right=False, clock_off_seconds=-90_000.0, failed_runs=9))
+    assert {key for key, each in wrong.items() if each is not None} == {"clock_off:1"}
+    assert all(key.endswith(":1") for key in wrong)
+
+
 AWAY = Condition("ollama_away:1", "ollama_away", {"host": "lab"})
 
 

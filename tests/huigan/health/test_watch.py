@@ -19,7 +19,7 @@ from storage.db import Database, Session, connect
 from storage.records import Notice, RunState
 from tests.fakes.ollama import FakeOllama
 
-AT = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
+AT = datetime.now(UTC).replace(microsecond=0)  # a database server goes by its own clock
 LOW = Condition("disk_low:1", "disk_low", {"host": "lab", "free": 1.5, "total": 100})
 
 
